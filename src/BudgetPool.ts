@@ -1,0 +1,177 @@
+/**
+ * One pool for many tasks, with caps on input tokens, output tokens, total tokens and cost, any of them absent.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { BudgetPool, Usd } from "effect-budget"
+ *
+ * class Agents extends BudgetPool.Service<Agents>()("app/Agents") {}
+ *
+ * const program = Effect.gen(function*() {
+ *   const pool = yield* Agents
+ *   yield* pool.record({ input: 900, output: 300, cost: Usd.dollars("0.02") })
+ *   return yield* pool.totals
+ * })
+ *
+ * const layer = Agents.layer({ caps: { total: 10_000, cost: Usd.dollars(1) } })
+ * console.log((await Effect.runPromise(Effect.provide(program, layer))).total) // 1200
+ * ```
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { BudgetExceeded } from "./BudgetError.ts"
+import type { Enforcement, Order, Request, Snapshot } from "./BudgetStore.ts"
+import { BudgetStore } from "./BudgetStore.ts"
+import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
+import { face, type FaceClass } from "./internal/service.ts"
+import * as Limit from "./Limit.ts"
+import type * as Reservation from "./Reservation.ts"
+
+/** What one task uses: tokens, and nano-dollars (see `Usd`). */
+export interface Usage {
+  readonly input: number
+  readonly output: number
+  readonly cost: number
+}
+
+/** How much all tasks may use together; exactly at the cap is allowed. What is absent has no cap. */
+export interface Caps {
+  readonly input?: number | undefined
+  readonly output?: number | undefined
+  readonly total?: number | undefined
+  /** Nano-dollars. */
+  readonly cost?: number | undefined
+}
+
+/** What all tasks have used since the last reset. What is only held does not count. */
+export interface Totals extends Usage {
+  readonly total: number
+  /** How many usages were charged. */
+  readonly calls: number
+}
+
+export interface Options {
+  /** In errors and snapshots, as `name/input`, `name/cost` and so on. Default: the identifier of the service. */
+  readonly name?: string | undefined
+  readonly caps: Caps
+  /** As for a `Budget`; `record` never waits. */
+  readonly enforcement?: Enforcement | undefined
+  readonly order?: Order | undefined
+  readonly maxQueued?: number | undefined
+  readonly timeout?: Duration.Input | undefined
+}
+
+/** A pool. All amounts are whole numbers from 0 to 2^53 - 1. */
+export interface BudgetPool extends Reservation.Reservable<Usage> {
+  readonly tryReserve: (
+    usage: Usage,
+    options?: Reservation.Options
+  ) => Effect.Effect<Option.Option<Reservation.Reservation<Usage>>, never, Scope.Scope>
+  /**
+   * Charges a usage that was not reserved, or nothing of it when it does not fit. The error names the first cap that it does
+   * not fit, in the order input, output, total, cost.
+   */
+  readonly record: (usage: Usage) => Effect.Effect<void, BudgetExceeded>
+  readonly totals: Effect.Effect<Totals>
+  /** The caps now. */
+  readonly caps: Effect.Effect<Caps>
+  /** Changes the caps; what is used stays used. A cap that is absent is lifted. */
+  readonly setCaps: (caps: Caps) => Effect.Effect<void>
+  /** Sets the totals to zero. What is held from before neither refunds into the new books nor charges them. */
+  readonly reset: Effect.Effect<void>
+  /** The books of input, output, total, cost and calls, all at the same moment. */
+  readonly snapshot: Effect.Effect<Record<keyof Totals, Snapshot>>
+}
+
+const KINDS = ["input", "output", "total", "cost", "calls"] as const
+
+const limitOf = (caps: Caps, kind: (typeof KINDS)[number]): Limit.Limit => {
+  const cap = kind === "calls" ? undefined : caps[kind]
+  return cap === undefined ? Limit.unlimited : Limit.capacity(cap)
+}
+
+/** Opens a pool in the `BudgetStore` of the context. A cap that is not an amount dies with a `RangeError`. */
+export const make = (
+  options: Options & { readonly name: string }
+): Effect.Effect<BudgetPool, never, BudgetStore | Scope.Scope> =>
+  Effect.gen(function* () {
+    const store = yield* BudgetStore
+    const accounts = yield* Effect.forEach(KINDS, (kind) =>
+      store.open({
+        name: `${options.name}/${kind}`,
+        limits: [limitOf(options.caps, kind)],
+        enforcement: options.enforcement ?? "reject",
+        order: options.order ?? "fifo",
+        maxQueued: options.maxQueued,
+        timeout: options.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
+      })
+    )
+    const layout: Layout<Usage> = {
+      store,
+      accounts,
+      encode: ({ cost, input, output }) => [input, output, input + output, cost, 1],
+      decode: ([input, output, , cost]) => ({ input: input!, output: output!, cost: cost! })
+    }
+    const snapshot = Effect.map(
+      store.read(accounts),
+      ([input, output, total, cost, calls]) =>
+        ({ input: input!, output: output!, total: total!, cost: cost!, calls: calls! }) satisfies Record<
+          keyof Totals,
+          Snapshot
+        >
+    )
+    const spent = (snapshot: Snapshot) => snapshot.ledgers[0]!.spent
+    const capOf = (snapshot: Snapshot): number | undefined => {
+      const { limit } = snapshot.ledgers[0]!
+      return limit._tag === "Unlimited" ? undefined : Limit.maximum(limit)
+    }
+    const request = (usage: Usage): Request => ({
+      accounts,
+      amounts: layout.encode(usage),
+      priority: 0,
+      wait: false,
+      timeout: undefined,
+      into: undefined,
+      own: undefined
+    })
+    return {
+      ...operations(layout),
+      tryReserve: (usage, options) => tryReserve(layout, usage, options),
+      record: (usage) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.suspend(() => store.hold(request(usage), restore)).pipe(
+            Effect.flatMap((hold) => store.settle(hold, "committed", undefined)),
+            Effect.asVoid,
+            // A request that does not wait fails for no other reason, in a store that answers.
+            Effect.catchTag("FailedReservation", Effect.die)
+          )
+        ),
+      totals: Effect.map(snapshot, ({ calls, cost, input, output, total }) => ({
+        input: spent(input),
+        output: spent(output),
+        total: spent(total),
+        cost: spent(cost),
+        calls: spent(calls)
+      })),
+      caps: Effect.map(snapshot, ({ cost, input, output, total }) => ({
+        input: capOf(input),
+        output: capOf(output),
+        total: capOf(total),
+        cost: capOf(cost)
+      })),
+      setCaps: (caps) =>
+        store.adjust(
+          KINDS.map((kind, i) => [accounts[i]!, { _tag: "SetLimit", limits: [limitOf(caps, kind)] }] as const)
+        ),
+      reset: store.adjust(accounts.map((account) => [account, { _tag: "Reset" }] as const)),
+      snapshot
+    }
+  })
+
+/** A service class for a pool: `class Agents extends BudgetPool.Service<Agents>()("app/Agents") {}`. */
+export const Service =
+  <Self>() =>
+  <const Id extends string>(id: Id): FaceClass<Self, Id, BudgetPool, Options> =>
+    face(id, make)

@@ -1,0 +1,172 @@
+/**
+ * The seam between the faces (`Budget`, `BudgetGuard`, `TokenBudget`, `BudgetPool`, `Policy`) and whoever keeps the books.
+ * Programs use the faces; this module is for those who choose or write a store.
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
+import { memory } from "./internal/memory.ts"
+import type { Limit } from "./Limit.ts"
+
+/** What happens when the limits say no: fail at once, wait for one's turn, or end the fiber with a defect. */
+export type Enforcement = "reject" | "throttle" | "terminate"
+
+/**
+ * Whose turn it is among those who wait: strictly the first (`fifo`), or the first that fits (`firstFit`). First fit looks at
+ * the first 64 waiters, and passes nobody more than 64 times.
+ */
+export type Order = "fifo" | "firstFit"
+
+/** What a store needs to know of a budget. */
+export interface Definition {
+  readonly name: string
+  readonly limits: ReadonlyArray<Limit>
+  readonly enforcement: Enforcement
+  readonly order: Order
+  /** How many may wait; one more fails with `QueueFull`. Default: no bound. */
+  readonly maxQueued: number | undefined
+  /** How long a wait may take; longer fails with `TimedOut`. Default: no bound. */
+  readonly timeout: Duration.Duration | undefined
+}
+
+/** The books of one budget, as kept by a store. */
+export interface Account {
+  readonly name: string
+}
+
+/** What one reservation asks: an amount of each account, all or nothing. */
+export interface Request {
+  readonly accounts: ReadonlyArray<Account>
+  readonly amounts: ReadonlyArray<number>
+  /** Higher goes first among those who wait. */
+  readonly priority: number
+  /** `false` asks whether the limits admit it now, whatever the enforcement and whoever waits. */
+  readonly wait: boolean
+  /** Overrides the accounts' own. */
+  readonly timeout: Duration.Duration | undefined
+  /** Adds to this open hold instead of making a new one. */
+  readonly into: Hold | undefined
+  /** What the asker holds already and keeps while it waits: a request beyond the limit because of it can never fit. */
+  readonly own: ReadonlyArray<number> | undefined
+}
+
+/** Amounts set aside. */
+export interface Hold {
+  /** What of each account, in the order of the request, extensions included. */
+  readonly held: ReadonlyArray<number>
+  /** How it ended; `undefined` while it is open. */
+  readonly outcome: Outcome | undefined
+}
+
+/** Why a hold ended: the caller said so, or its scope ended. */
+export type Cause = "committed" | "released" | "succeeded" | "failed" | "interrupted"
+
+/** How a hold ended: what was charged of each account, in the order of the request. */
+export interface Outcome {
+  readonly cause: Cause
+  readonly charges: ReadonlyArray<number>
+  /** The budgets that this settlement left in debt. */
+  readonly overran: ReadonlyArray<string>
+}
+
+/** A change of a budget while the program runs. */
+export type Adjustment =
+  | { readonly _tag: "TopUp"; readonly amount: number }
+  | { readonly _tag: "Refill" }
+  | { readonly _tag: "Reset" }
+  | { readonly _tag: "SetLimit"; readonly limits: ReadonlyArray<Limit> }
+
+/** The books of one limit at one moment, in the budget's own unit: `available + held + spent = granted`. */
+export interface LedgerSnapshot {
+  readonly limit: Limit
+  readonly granted: number
+  readonly available: number
+  readonly held: number
+  readonly spent: number
+  readonly epoch: number
+}
+
+/** A budget at one moment. */
+export interface Snapshot {
+  readonly budget: string
+  /** One for each limit, in the order of the declaration. */
+  readonly ledgers: ReadonlyArray<LedgerSnapshot>
+  /** What could be reserved now: the least that any limit has available. Negative while there is debt. */
+  readonly available: number
+  /** How many wait. */
+  readonly waiters: number
+  /** Since the budget was made, over all epochs: how reservations ended, and what they gave back. */
+  readonly settled: Readonly<Record<Cause, { readonly count: number; readonly refunded: number }>>
+  /** All that was ever charged, over all epochs. */
+  readonly charged: number
+  /** The sum of what was charged above what was held. */
+  readonly overage: number
+}
+
+/** Makes an effect as interruptible as the caller was. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Operations that take one synchronous step. The fiber is the one that runs it, for its clock and its scheduler. */
+export interface Direct {
+  /** `undefined` when it cannot be had at once: then `hold` says why, or waits. The amounts are the hold's from now on. */
+  readonly hold: (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    accounts: ReadonlyArray<Account>,
+    amounts: ReadonlyArray<number>,
+    into: Hold | undefined
+  ) => Hold | undefined
+  readonly reduce: (fiber: Fiber.Fiber<unknown, unknown>, hold: Hold, amounts: ReadonlyArray<number>) => void
+  readonly settle: (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    hold: Hold,
+    cause: Cause,
+    charges: ReadonlyArray<number> | undefined
+  ) => Outcome
+}
+
+/**
+ * Keeps the books of many budgets. Every operation is one atomic step over all the accounts it names.
+ *
+ * `hold`, `tryHold` and `holdWith` are run in an uninterruptible region, whose caller installs the finalizer in the same
+ * region; only waiting happens under `restore`. Settling never fails, and settling again answers the first outcome.
+ */
+export class BudgetStore extends Context.Service<
+  BudgetStore,
+  {
+    readonly open: (definition: Definition) => Effect.Effect<Account, never, Scope.Scope>
+    readonly hold: (request: Request, restore: Restore) => Effect.Effect<Hold, BudgetExceeded | FailedReservation>
+    /** Never waits: `undefined` is the soft no. */
+    readonly tryHold: (request: Request) => Effect.Effect<Hold | undefined>
+    /** Holds and runs `alongside` in one transaction: both or neither. */
+    readonly holdWith: <A, E, R>(
+      request: Request,
+      alongside: Effect.Effect<A, E, R>,
+      restore: Restore
+    ) => Effect.Effect<
+      readonly [hold: Hold, value: A],
+      E | BudgetExceeded | FailedReservation,
+      Exclude<R, Effect.Transaction>
+    >
+    /** Gives part of an open hold back and keeps the rest. */
+    readonly reduce: (hold: Hold, amounts: ReadonlyArray<number>) => Effect.Effect<void>
+    /** Ends a hold. Without `charges`, all of it is charged. */
+    readonly settle: (hold: Hold, cause: Cause, charges: ReadonlyArray<number> | undefined) => Effect.Effect<Outcome>
+    readonly adjust: (
+      changes: ReadonlyArray<readonly [account: Account, adjustment: Adjustment]>
+    ) => Effect.Effect<void>
+    /** All of them at the same moment. Inside a transaction, the books are read through its journal. */
+    readonly read: (accounts: ReadonlyArray<Account>) => Effect.Effect<ReadonlyArray<Snapshot>>
+    /** The snapshot now, and after every change of the books or of the queue; changes that come together are told once. */
+    readonly changes: (account: Account) => Stream.Stream<Snapshot>
+    /** The same without the detour of an effect, for a store that can answer at once. */
+    readonly direct?: Direct | undefined
+  }
+>()("effect-budget/BudgetStore") {
+  /** Books in this process, in `TxRef`s. What `layer` of every face uses. */
+  static readonly layerMemory: Layer.Layer<BudgetStore> = Layer.sync(BudgetStore, () => memory)
+}

@@ -1,0 +1,227 @@
+/**
+ * The books of one limit, as pure data and pure functions. What always holds, at every moment and per epoch:
+ *
+ * - `available + held + spent = granted`
+ * - `held` is the sum of the open holds of the epoch
+ * - `available` is negative exactly by the debt
+ *
+ * All arithmetic is on safe integers, with the remainder of a refill carried to the next, so nothing drifts. Time is given in
+ * milliseconds by the caller. A clock that jumps back gives nothing and takes nothing: refilling goes on from the new time.
+ */
+import * as Limit from "./Limit.ts"
+
+/** The books of one limit. */
+export interface Ledger {
+  readonly limit: Limit.Limit
+  /** All that was given in this epoch: the start, refills, top-ups. */
+  readonly granted: number
+  /** What can be held now. Negative while there is debt. */
+  readonly available: number
+  /** The sum of the open holds of this epoch. */
+  readonly held: number
+  /** What was settled in this epoch. */
+  readonly spent: number
+  /** Counts the windows of a window limit, and the resets of any limit that can be spent. */
+  readonly epoch: number
+  /** When a rate was last refilled, or when the current window began, in milliseconds. */
+  readonly at: number
+  /** What a rate has earned beyond whole units, in units of `1 / flow.millis`. */
+  readonly carry: number
+  /** How time gives, for a rate or a window. */
+  readonly flow: Limit.Flow | undefined
+}
+
+const MAX = Number.MAX_SAFE_INTEGER
+
+/** Opens the books of a valid limit (see `Limit.problem`). All limits start full. */
+export const make = (limit: Limit.Limit, now: number): Ledger => {
+  const amount = Limit.maximum(limit)
+  const flow = Limit.flow(limit)
+  return {
+    limit,
+    granted: amount,
+    available: amount,
+    held: 0,
+    spent: 0,
+    epoch: 0,
+    at: limit._tag === "Window" ? windowStart(flow!, now) : now,
+    carry: 0,
+    flow
+  }
+}
+
+/** Whether time alone changes these books. */
+export const isTimed = (self: Ledger): boolean => self.flow !== undefined
+
+/** Brings the books up to `now`. Answers the same object when nothing changed. */
+export const refill = (self: Ledger, now: number): Ledger => {
+  if (self.flow === undefined || now === self.at) return self
+  if (self.limit._tag === "Rate") return now < self.at ? move(self, { at: now }) : flowIn(self, self.flow, now)
+  if (now < self.at) return move(self, { at: windowStart(self.flow, now) })
+  return now - self.at < self.flow.millis ? self : { ...make(self.limit, now), epoch: self.epoch + 1 }
+}
+
+const flowIn = (self: Ledger, flow: Limit.Flow, now: number): Ledger => {
+  const burst = Limit.maximum(self.limit)
+  // A full bucket earns nothing, not even a part of a unit.
+  if (self.available >= burst) return move(self, { at: now, carry: 0 })
+  let gained: number
+  let carry: number
+  const product = (now - self.at) * flow.units + self.carry
+  if (product <= MAX) {
+    gained = Math.floor(product / flow.millis)
+    carry = product - gained * flow.millis
+  } else {
+    const exact = BigInt(now - self.at) * BigInt(flow.units) + BigInt(self.carry)
+    gained = toAmount(exact / BigInt(flow.millis))
+    carry = Number(exact % BigInt(flow.millis))
+  }
+  const available = Math.min(self.available + gained, burst)
+  if (available === burst) carry = 0
+  return give(self, available - self.available, now, carry)
+}
+
+/** Whether `amount` can be held now. Nothing but 0 is admitted while there is debt. */
+export const admits = (self: Ledger, amount: number): boolean => amount <= self.available || amount === 0
+
+/**
+ * Whether `amount` could ever be admitted while `own` of what is held stays held. What cannot is only helped by another
+ * limit, a top-up or a reset.
+ */
+export const fits = (self: Ledger, amount: number, own = 0): boolean => {
+  switch (self.limit._tag) {
+    case "Capacity":
+    case "Concurrency":
+      return amount <= self.granted - own
+    default:
+      return amount <= Limit.maximum(self.limit)
+  }
+}
+
+/** Milliseconds until time alone admits `amount`; `undefined` when time alone cannot. Expects books brought up to `now`. */
+export const retryAfter = (self: Ledger, amount: number, now: number): number | undefined => {
+  if (admits(self, amount)) return 0
+  if (self.flow === undefined || !fits(self, amount)) return undefined
+  if (self.limit._tag === "Window") return self.at + self.flow.millis - now
+  const { millis, units } = self.flow
+  const missing = amount - self.available
+  const product = missing * millis - self.carry
+  if (product <= MAX) return Math.ceil(product / units)
+  const exact = BigInt(missing) * BigInt(millis) - BigInt(self.carry)
+  return toAmount((exact + BigInt(units) - 1n) / BigInt(units))
+}
+
+/** Sets `amount` aside. The caller has asked `admits`. */
+export const hold = (self: Ledger, amount: number): Ledger =>
+  amount === 0 ? self : change(self, self.granted, self.available - amount, self.held + amount, self.spent)
+
+/**
+ * Ends a hold of `amount` made in `epoch`: charges `actual` and gives the rest back. Overage is charged in full and carried as
+ * debt. A hold of an earlier epoch neither refunds into nor charges this one. A slot of a concurrency limit comes back whole.
+ */
+export const settle = (self: Ledger, amount: number, epoch: number, actual: number): Ledger => {
+  if (epoch !== self.epoch || (amount === 0 && actual === 0)) return self
+  const held = self.held - amount
+  if (self.limit._tag === "Concurrency") {
+    return change(self, self.granted, self.available + amount, held, self.spent)
+  }
+  const { granted, spent } = actual > MAX - self.spent - held ? forget(self) : self
+  const charged = Math.min(actual, MAX - spent - held)
+  const available =
+    self.limit._tag === "Unlimited" ? granted - held - spent - charged : self.available + amount - charged
+  const forfeited = self.limit._tag === "Rate" ? Math.max(0, available - self.limit.burst) : 0
+  return change(self, granted - forfeited, available - forfeited, held, spent + charged)
+}
+
+/**
+ * Adds `amount` to what is granted. A rate takes it as far as the bucket has room. A concurrency limit and no limit at all
+ * have nothing to top up. Answers `undefined` when the books cannot count that much.
+ */
+export const topUp = (self: Ledger, amount: number): Ledger | undefined => {
+  switch (self.limit._tag) {
+    case "Concurrency":
+    case "Unlimited":
+      return self
+    case "Rate":
+      return give(self, Math.min(amount, self.limit.burst - self.available), self.at, self.carry)
+    default:
+      return amount > MAX - self.granted ? undefined : give(self, amount, self.at, self.carry)
+  }
+}
+
+/** Starts a new epoch with fresh books. A concurrency limit has nothing to forget: its slots are in use or free. */
+export const reset = (self: Ledger, now: number): Ledger =>
+  self.limit._tag === "Concurrency" ? self : { ...make(self.limit, now), epoch: self.epoch + 1 }
+
+/**
+ * Changes the limit and keeps what was spent and what is held. Within one kind of limit, the difference is added to or taken
+ * from what is available at once. After a change of kind, what was spent counts only against a limit that never refills.
+ * Expects books brought up to `now`.
+ */
+export const setLimit = (self: Ledger, limit: Limit.Limit, now: number): Ledger => {
+  const fresh = make(limit, now)
+  const { epoch, held } = self
+  if (limit._tag !== self.limit._tag) {
+    const spent = limit._tag === "Concurrency" ? 0 : self.spent
+    const owed = limit._tag === "Capacity" || limit._tag === "Unlimited" ? spent : 0
+    const available = fresh.available - held - owed
+    return { ...fresh, granted: available + held + spent, available, held, spent, epoch }
+  }
+  const difference = Limit.maximum(limit) - Limit.maximum(self.limit)
+  const { at, granted, spent } = give(self, Math.min(difference, MAX - self.granted + forgettable(self)), self.at, 0)
+  const carry = fresh.flow === undefined ? 0 : rescale(self.carry, self.flow!.millis, fresh.flow.millis)
+  return {
+    ...fresh,
+    granted,
+    available: granted - held - spent,
+    held,
+    spent,
+    epoch,
+    carry,
+    at: limit._tag === "Window" ? fresh.at : at
+  }
+}
+
+/** What is owed before anything but 0 is admitted again. */
+export const debt = (self: Ledger): number => Math.max(0, -self.available)
+
+const give = (self: Ledger, amount: number, at: number, carry: number): Ledger => {
+  const { granted, spent } = amount > MAX - self.granted ? forget(self) : self
+  return build(self, granted + amount, self.available + amount, self.held, spent, at, carry)
+}
+
+/**
+ * What was spent has no bearing on what a rate (or no limit) admits next. When the counts would leave the safe integers, it
+ * leaves the books.
+ */
+const forgettable = (self: Ledger): number =>
+  self.limit._tag === "Rate" || self.limit._tag === "Unlimited" ? Math.max(0, Math.min(self.spent, self.granted)) : 0
+
+const forget = (self: Ledger): { readonly granted: number; readonly spent: number } => {
+  const amount = forgettable(self)
+  const granted = self.limit._tag === "Unlimited" ? self.granted : self.granted - amount
+  return { granted, spent: self.spent - amount }
+}
+
+const rescale = (carry: number, from: number, to: number): number => Number((BigInt(carry) * BigInt(to)) / BigInt(from))
+
+const windowStart = (flow: Limit.Flow, now: number): number => Math.floor(now / flow.millis) * flow.millis
+
+const toAmount = (n: bigint): number => (n > BigInt(MAX) ? MAX : Number(n))
+
+const change = (self: Ledger, granted: number, available: number, held: number, spent: number): Ledger =>
+  build(self, granted, available, held, spent, self.at, self.carry)
+
+const move = (self: Ledger, to: { readonly at: number; readonly carry?: number }): Ledger =>
+  build(self, self.granted, self.available, self.held, self.spent, to.at, to.carry ?? self.carry)
+
+/** One place builds the changed books, so that all share one shape. */
+const build = (
+  self: Ledger,
+  granted: number,
+  available: number,
+  held: number,
+  spent: number,
+  at: number,
+  carry: number
+): Ledger => ({ limit: self.limit, granted, available, held, spent, epoch: self.epoch, at, carry, flow: self.flow })

@@ -1,0 +1,162 @@
+/**
+ * What a budget allows. Limits are plain data: they can be compared, sent over the wire and read from configuration.
+ *
+ * Every amount is a non-negative safe integer in the budget's own unit (rows, tokens, nano-dollars).
+ */
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+import { isAmount } from "./internal/amount.ts"
+
+const Amount = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
+
+/** A fixed amount that never refills; only `topUp` and `reset` add to it. What is settled stays spent. */
+export interface Capacity extends Schema.Schema.Type<typeof Capacity> {}
+export const Capacity = Schema.TaggedStruct("Capacity", { amount: Amount })
+
+/**
+ * A token bucket: `amount` flows in continuously per `per`, up to `burst`. It starts full. What is settled stays spent;
+ * a refund goes back to the bucket as far as it has room.
+ */
+export interface Rate extends Schema.Schema.Type<typeof Rate> {}
+export const Rate = Schema.TaggedStruct("Rate", {
+  amount: Amount,
+  per: Schema.DurationFromMillis,
+  burst: Amount
+})
+
+/**
+ * `amount` for each window of length `every`. Windows are aligned to the Unix epoch, so that all who share a limit agree on
+ * its boundaries. A hold belongs to the window it was made in, also when it settles later.
+ */
+export interface Window extends Schema.Schema.Type<typeof Window> {}
+export const Window = Schema.TaggedStruct("Window", {
+  amount: Amount,
+  every: Schema.DurationFromMillis
+})
+
+/** At most `amount` held at the same time. It comes back whole at settlement, whatever was used. */
+export interface Concurrency extends Schema.Schema.Type<typeof Concurrency> {}
+export const Concurrency = Schema.TaggedStruct("Concurrency", { amount: Amount })
+
+/** Counted, never denied (up to the 2^53 - 1 units that the books can count at once). */
+export interface Unlimited extends Schema.Schema.Type<typeof Unlimited> {}
+export const Unlimited = Schema.TaggedStruct("Unlimited", {})
+
+/** What a budget allows. */
+export type Limit = Capacity | Rate | Window | Concurrency | Unlimited
+export const Limit = Schema.Union([Capacity, Rate, Window, Concurrency, Unlimited])
+
+/** A fixed amount of `amount` units. */
+export const capacity = (amount: number): Capacity => ({ _tag: "Capacity", amount })
+
+/**
+ * `amount` units per `per`, up to `burst` at once (default `amount`).
+ *
+ * Bounds: `amount` and `burst` at least 1; `per` finite and above 0.
+ */
+export const rate = (options: {
+  readonly amount: number
+  readonly per: Duration.Input
+  readonly burst?: number | undefined
+}): Rate => ({
+  _tag: "Rate",
+  amount: options.amount,
+  per: Duration.fromInputUnsafe(options.per),
+  burst: options.burst ?? options.amount
+})
+
+/**
+ * `amount` units in each window of length `every`.
+ *
+ * Bounds: `every` is a whole number of milliseconds, at least 1.
+ */
+export const window = (options: { readonly amount: number; readonly every: Duration.Input }): Window => ({
+  _tag: "Window",
+  amount: options.amount,
+  every: Duration.fromInputUnsafe(options.every)
+})
+
+/** At most `amount` units held at the same time. */
+export const concurrency = (amount: number): Concurrency => ({ _tag: "Concurrency", amount })
+
+/** No bound: the amounts are only counted. */
+export const unlimited: Unlimited = { _tag: "Unlimited" }
+
+/** The most one request can ever ask of this limit as it was declared (a `topUp` can raise it for a capacity). */
+export const maximum = (self: Limit): number => {
+  switch (self._tag) {
+    case "Rate":
+      return self.burst
+    case "Unlimited":
+      return Number.MAX_SAFE_INTEGER
+    default:
+      return self.amount
+  }
+}
+
+/** A limit in words, for messages: `rate of 100 per 1m (burst 200)`. */
+export const format = (self: Limit): string => {
+  switch (self._tag) {
+    case "Capacity":
+      return `capacity of ${self.amount}`
+    case "Rate": {
+      const burst = self.burst === self.amount ? "" : ` (burst ${self.burst})`
+      return `rate of ${self.amount} per ${Duration.format(self.per)}${burst}`
+    }
+    case "Window":
+      return `window of ${self.amount} every ${Duration.format(self.every)}`
+    case "Concurrency":
+      return `concurrency of ${self.amount}`
+    case "Unlimited":
+      return "unlimited"
+  }
+}
+
+/** What is wrong with this limit, in words, or `undefined` when it can be used. */
+export const problem = (self: Limit): string | undefined => {
+  if (self._tag === "Unlimited") return undefined
+  if (!isAmount(self.amount)) {
+    return `the ${self._tag.toLowerCase()} amount ${self.amount} is not a whole number from 0 to 2^53 - 1`
+  }
+  if (self._tag === "Rate") {
+    if (self.amount === 0) return "a rate of 0 would never refill"
+    if (!isAmount(self.burst) || self.burst === 0) {
+      return `the burst ${self.burst} is not a whole number from 1 to 2^53 - 1, so no request could ever fit`
+    }
+    if (!isPositive(self.per)) return `the "per" of a rate must be above 0 and finite, not ${Duration.format(self.per)}`
+    if (flow(self) === undefined) {
+      return `the rate of ${self.amount} per ${Duration.format(self.per)} cannot be counted exactly in whole milliseconds`
+    }
+  }
+  if (self._tag === "Window") {
+    if (!isPositive(self.every) || !Number.isSafeInteger(Duration.toMillis(self.every))) {
+      return `the "every" of a window must be a whole number of milliseconds, at least 1, not ${Duration.format(self.every)}`
+    }
+  }
+  return undefined
+}
+
+const isPositive = (duration: Duration.Duration): boolean =>
+  Duration.isFinite(duration) && Duration.isPositive(duration)
+
+/** How time gives: a rate gains `units` per `millis` (a reduced fraction), a window has `units` for each `millis`. */
+export interface Flow {
+  readonly units: number
+  readonly millis: number
+}
+
+/**
+ * The exact flow of a limit: `undefined` for one that time does not change, or that does not fit in safe integers.
+ *
+ * @internal
+ */
+export const flow = (self: Limit): Flow | undefined => {
+  if (self._tag === "Window") return { units: self.amount, millis: Duration.toMillis(self.every) }
+  if (self._tag !== "Rate") return undefined
+  const units = BigInt(self.amount) * 1_000_000n
+  const nanos = Duration.toNanosUnsafe(self.per)
+  let [a, b] = [units, nanos]
+  while (b > 0n) [a, b] = [b, a % b]
+  const reduced = { units: Number(units / a), millis: Number(nanos / a) }
+  return Number.isSafeInteger(reduced.units) && Number.isSafeInteger(reduced.millis) ? reduced : undefined
+}

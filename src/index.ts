@@ -1,0 +1,17 @@
+/**
+ * Budgets as services: reserve an estimate, run, settle what it really cost, get the rest back.
+ */
+export * as Budget from "./Budget.ts"
+export { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
+export * as BudgetError from "./BudgetError.ts"
+export * as BudgetGuard from "./BudgetGuard.ts"
+export { RowGuard } from "./BudgetGuard.ts"
+export * as BudgetPool from "./BudgetPool.ts"
+export * as BudgetStore from "./BudgetStore.ts"
+export * as Ledger from "./Ledger.ts"
+export * as Limit from "./Limit.ts"
+export * as Policy from "./Policy.ts"
+export * as Reservation from "./Reservation.ts"
+export * as TokenBudget from "./TokenBudget.ts"
+export { TokenGuard } from "./TokenBudget.ts"
+export * as Usd from "./Usd.ts"

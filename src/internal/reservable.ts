@@ -1,0 +1,245 @@
+/**
+ * What all faces share: how a reservation is taken, handed out and settled, over any number of accounts of one store. A face
+ * only says how its amounts are laid out over the accounts.
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import type { BudgetExceeded, FailedReservation } from "../BudgetError.ts"
+import type * as Store from "../BudgetStore.ts"
+import type * as Reservation from "../Reservation.ts"
+import { badAmount, isAmount } from "./amount.ts"
+
+export const TypeId = "~effect-budget/Reservable"
+
+export interface Layout {
+  readonly store: Store.BudgetStore["Service"]
+  readonly accounts: ReadonlyArray<Store.Account>
+}
+
+export interface Reservable<in out A> extends Layout {
+  /** The amount of each account. */
+  readonly encode: (amount: A) => Array<number>
+  readonly decode: (amounts: ReadonlyArray<number>) => A
+}
+
+class ReservationImpl<A> implements Reservation.Reservation<A> {
+  readonly of: Reservable<A>
+  readonly hold: Store.Hold
+  readonly options: Reservation.Options | undefined
+  spent: ReadonlyArray<number> | undefined = undefined
+
+  constructor(of: Reservable<A>, hold: Store.Hold, options: Reservation.Options | undefined) {
+    this.of = of
+    this.hold = hold
+    this.options = options
+  }
+
+  get amount(): A {
+    return this.of.decode(this.hold.held)
+  }
+
+  commit(actual: A): Effect.Effect<Reservation.Settlement<A>> {
+    return Effect.suspend(() => {
+      const charges = this.of.encode(actual)
+      const bad = charges.findIndex((charge) => !isAmount(charge))
+      if (bad >= 0) {
+        // It was a charge, of an amount that is not known: unknown is never zero.
+        this.report(this.hold.held)
+        throw badAmount(this.of.accounts[bad]!.name, "the actual amount", charges[bad])
+      }
+      return this.settle("committed", charges)
+    })
+  }
+
+  get release(): Effect.Effect<Reservation.Settlement<A>> {
+    return Effect.suspend(() =>
+      this.settle(
+        "released",
+        this.hold.held.map(() => 0)
+      )
+    )
+  }
+
+  progress(spent: A): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const amounts = this.of.encode(spent)
+      const bad = amounts.findIndex((amount) => !isAmount(amount))
+      if (bad >= 0) throw badAmount(this.of.accounts[bad]!.name, "the progress", amounts[bad])
+      this.report(amounts)
+    })
+  }
+
+  extend(more: A): Effect.Effect<void, BudgetExceeded | FailedReservation> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.suspend(() =>
+        this.of.store.hold({ ...requestOf(this.of, more, this.options), into: this.hold, own: this.hold.held }, restore)
+      )
+    )
+  }
+
+  finalize(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.withFiber((fiber) => this.close(fiber, exit) ?? Effect.void)
+  }
+
+  report(spent: ReadonlyArray<number>): void {
+    const before = this.spent
+    this.spent = before === undefined ? spent : spent.map((amount, i) => Math.max(amount, before[i]!))
+  }
+
+  settle(cause: Store.Cause, charges: ReadonlyArray<number> | undefined): Effect.Effect<Reservation.Settlement<A>> {
+    return Effect.map(this.of.store.settle(this.hold, cause, charges), (outcome) => this.settlement(outcome))
+  }
+
+  settlement({ cause, charges, overran }: Store.Outcome): Reservation.Settlement<A> {
+    const { decode } = this.of
+    const { held } = this.hold
+    return {
+      cause,
+      held: decode(held),
+      charged: decode(charges),
+      refunded: decode(held.map((amount, i) => Math.max(0, amount - charges[i]!))),
+      overage: decode(held.map((amount, i) => Math.max(0, charges[i]! - amount))),
+      overran
+    }
+  }
+
+  /** The end of the scope. */
+  close(fiber: Fiber.Fiber<unknown, unknown>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
+    if (this.hold.outcome !== undefined) return undefined
+    if (Exit.isSuccess(exit)) {
+      return this.end(fiber, "succeeded", this.options?.onSuccess === "release" ? this.charges() : undefined)
+    }
+    return this.end(fiber, Cause.hasInterrupts(exit.cause) ? "interrupted" : "failed", this.charges())
+  }
+
+  end(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    cause: Store.Cause,
+    charges: ReadonlyArray<number> | undefined
+  ): Effect.Effect<void> | undefined {
+    const { store } = this.of
+    if (store.direct === undefined) return Effect.asVoid(store.settle(this.hold, cause, charges))
+    store.direct.settle(fiber, this.hold, cause, charges)
+    return undefined
+  }
+
+  charges(): ReadonlyArray<number> {
+    return this.spent ?? this.hold.held.map(() => 0)
+  }
+}
+
+const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => ({
+  accounts: of.accounts,
+  amounts: of.encode(amount),
+  priority: options?.priority ?? 0,
+  wait: true,
+  timeout: options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout),
+  into: undefined,
+  own: undefined
+})
+
+/**
+ * Takes the hold, at once where the store can. The amount is laid out anew for a second try, since a hold keeps its own.
+ */
+const take = <A, B, E, R>(
+  of: Reservable<A>,
+  amount: A,
+  options: Reservation.Options | undefined,
+  restore: Store.Restore,
+  use: (fiber: Fiber.Fiber<unknown, unknown>, reservation: ReservationImpl<A>) => Effect.Effect<B, E, R>
+): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> =>
+  Effect.withFiber((fiber) => {
+    const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
+    return hold === undefined
+      ? Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
+          use(fiber, new ReservationImpl(of, hold, options))
+        )
+      : use(fiber, new ReservationImpl(of, hold, options))
+  })
+
+/** The finalizer is installed in the same uninterruptible region that took the hold. */
+const own = <A>(
+  fiber: Fiber.Fiber<unknown, unknown>,
+  reservation: ReservationImpl<A>
+): Effect.Effect<ReservationImpl<A>, never, Scope.Scope> =>
+  Effect.as(
+    Scope.addFinalizerExit(Context.getUnsafe(fiber.context, Scope.Scope), (exit) => reservation.finalize(exit)),
+    reservation
+  )
+
+export const reserve = <A>(
+  of: Reservable<A>,
+  amount: A,
+  options?: Reservation.Options
+): Effect.Effect<Reservation.Reservation<A>, BudgetExceeded | FailedReservation, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) => take(of, amount, options, restore, own))
+
+/** Never waits, and `None` is the soft no. */
+export const tryReserve = <A>(
+  of: Reservable<A>,
+  amount: A,
+  options?: Reservation.Options
+): Effect.Effect<Option.Option<Reservation.Reservation<A>>, never, Scope.Scope> =>
+  Effect.uninterruptible(
+    Effect.flatMap(
+      Effect.suspend(() => of.store.tryHold(requestOf(of, amount, options))),
+      (hold) =>
+        hold === undefined
+          ? Effect.succeedNone
+          : Effect.withFiber((fiber) => Effect.asSome(own(fiber, new ReservationImpl(of, hold, options))))
+    )
+  )
+
+export const withReservation = <A, B, E, R>(
+  of: Reservable<A>,
+  amount: A,
+  use: (reservation: Reservation.Reservation<A>) => Effect.Effect<B, E, R>,
+  options?: Reservation.Options
+): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    take(of, amount, options, restore, (fiber, reservation) =>
+      Effect.onExitPrimitive(
+        restore(Effect.suspend(() => use(reservation))),
+        (exit) => reservation.close(fiber, exit),
+        true
+      )
+    )
+  )
+
+export const reserveTx = <A, B, E, R>(
+  of: Reservable<A>,
+  amount: A,
+  alongside: Effect.Effect<B, E, R>,
+  options?: Reservation.TxOptions<B>
+): Effect.Effect<
+  { readonly reservation: Reservation.Reservation<A>; readonly value: B },
+  E | BudgetExceeded | FailedReservation,
+  Exclude<R, Effect.Transaction> | Scope.Scope
+> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(of.store.holdWith(requestOf(of, amount, options), alongside, restore), ([hold, value]) =>
+      Effect.map(
+        Effect.andThen(
+          Effect.addFinalizer((exit) =>
+            Exit.isFailure(exit) && options?.undo !== undefined ? options.undo(value) : Effect.void
+          ),
+          Effect.withFiber((fiber) => own(fiber, new ReservationImpl(of, hold, options)))
+        ),
+        (reservation) => ({ reservation, value })
+      )
+    )
+  )
+
+/** The operations that every face has, over its layout. */
+export const operations = <A>(of: Reservable<A>): Reservation.Reservable<A> => ({
+  [TypeId]: of,
+  reserve: (amount, options) => reserve(of, amount, options),
+  withReservation: (amount, use, options) => withReservation(of, amount, use, options),
+  reserveTx: (amount, alongside, options) => reserveTx(of, amount, alongside, options)
+})
