@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
-import { memory } from "./internal/memory.ts"
+import { memory } from "./internal/memory/store.ts"
 import type { Limit } from "./Limit.ts"
 
 /** What happens when the limits say no: fail at once, wait for one's turn, or end the fiber with a defect. */

@@ -21,12 +21,12 @@ export interface FaceClass<
   readonly layerStore: (options: Options) => Layer.Layer<Self, never, BudgetStore>
 }
 
-export const face = <Self, const Id extends string, Face, Options extends object>(
+export const face = <Self, const Id extends string, Face, Options extends { readonly name?: string | undefined }>(
   id: Id,
   make: (options: Options & { readonly name: string }) => Effect.Effect<Face, never, BudgetStore | Scope.Scope>
 ): FaceClass<Self, Id, Face, Options> => {
   const Key = Context.Service<Self, Face>()(id)
-  const layerStore = (options: Options) => Layer.effect(Key, make({ name: id, ...options }))
+  const layerStore = (options: Options) => Layer.effect(Key, make({ ...options, name: options.name ?? id }))
   const layer = (options: Options) => Layer.provide(layerStore(options), BudgetStore.layerMemory)
   return Object.assign(Key, {
     layer,

@@ -1,0 +1,95 @@
+/** What the memory store keeps of a budget, and of a hold. */
+import * as Clock from "effect/Clock"
+import type * as Fiber from "effect/Fiber"
+import * as TxRef from "effect/TxRef"
+import type * as Store from "../../BudgetStore.ts"
+import * as Ledger from "../../Ledger.ts"
+import { WaitQueue } from "../waitQueue.ts"
+import type { Waiter } from "./waiting.ts"
+
+export type AnyFiber = Fiber.Fiber<unknown, unknown>
+
+export class MemoryAccount implements Store.Account {
+  readonly name: string
+  readonly definition: Store.Definition
+  readonly cells: ReadonlyArray<TxRef.TxRef<Ledger.Ledger>>
+  readonly queue = new WaitQueue<Waiter>()
+  readonly listeners = new Set<() => void>()
+  readonly settled: Record<Store.Cause, { count: number; refunded: number }> = {
+    committed: { count: 0, refunded: 0 },
+    released: { count: 0, refunded: 0 },
+    succeeded: { count: 0, refunded: 0 },
+    failed: { count: 0, refunded: 0 },
+    interrupted: { count: 0, refunded: 0 }
+  }
+  charged = 0
+  overage = 0
+  changes = 0
+  timed: boolean
+  timer: { readonly at: number; readonly fiber: AnyFiber } | undefined = undefined
+  /** Whether accounts keep a list of their open holds, for an auditor that checks the books against it. */
+  static audited = false
+  readonly open: Set<MemoryHold> | undefined = MemoryAccount.audited ? new Set() : undefined
+
+  constructor(definition: Store.Definition, now: number) {
+    this.name = definition.name
+    this.definition = definition
+    this.cells = definition.limits.map((limit) => TxRef.makeUnsafe(Ledger.make(limit, now)))
+    this.timed = this.cells.some((cell) => Ledger.isTimed(cell.value))
+  }
+}
+
+/** An amount of each account, and the epoch of each ledger that it was taken in. */
+export interface Part {
+  readonly amounts: Array<number>
+  readonly epochs: ReadonlyArray<number>
+  readonly older: Part | undefined
+}
+
+export class MemoryHold implements Store.Hold, Part {
+  readonly accounts: ReadonlyArray<MemoryAccount>
+  amounts: Array<number>
+  epochs: ReadonlyArray<number>
+  /** What was held before an extension in a later epoch. */
+  older: Part | undefined = undefined
+  outcome: Store.Outcome | undefined = undefined
+
+  constructor(accounts: ReadonlyArray<MemoryAccount>, amounts: Array<number>, epochs: ReadonlyArray<number>) {
+    this.accounts = accounts
+    this.amounts = amounts
+    this.epochs = epochs
+  }
+
+  get held(): ReadonlyArray<number> {
+    let total: ReadonlyArray<number> = this.amounts
+    for (let part = this.older; part !== undefined; part = part.older) {
+      const { amounts } = part
+      total = total.map((amount, i) => amount + amounts[i]!)
+    }
+    return total
+  }
+}
+
+export interface MemoryRequest extends Store.Request {
+  readonly accounts: ReadonlyArray<MemoryAccount>
+  readonly into: MemoryHold | undefined
+}
+
+export const nowOf = (fiber: AnyFiber): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+
+/** The clock is only read where time matters. */
+export const nowFor = (fiber: AnyFiber, accounts: ReadonlyArray<MemoryAccount>): number => {
+  for (let i = 0; i < accounts.length; i++) {
+    if (accounts[i]!.timed) return nowOf(fiber)
+  }
+  return 0
+}
+
+export const queues = (account: MemoryAccount): boolean => account.definition.enforcement === "throttle"
+
+export const notify = (fiber: AnyFiber, account: MemoryAccount): void => {
+  account.changes++
+  if (account.listeners.size === 0) return
+  for (const listener of account.listeners) fiber.currentDispatcher.scheduleTask(listener, 0)
+  account.listeners.clear()
+}

@@ -1,0 +1,242 @@
+/**
+ * The store of one process. The books of each limit are a `TxRef<Ledger>`. Outside a transaction the store writes them
+ * directly, in one synchronous step, with the same effect as a committed transaction (value, version, wake-ups); inside
+ * `Effect.tx` it goes through the journal.
+ */
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as TxRef from "effect/TxRef"
+import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
+import type * as Store from "../../BudgetStore.ts"
+import * as Ledger from "../../Ledger.ts"
+import * as Limit from "../../Limit.ts"
+import { badAmount, isAmount } from "../amount.ts"
+import { type AnyFiber, MemoryAccount, type MemoryHold, type MemoryRequest, nowFor, nowOf } from "./account.ts"
+import { enter, reduce, settle, take, writeDirect } from "./books.ts"
+import { check, denialOf, refuse } from "./denial.ts"
+import { holdWith, inTransaction, nested } from "./transaction.ts"
+import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
+
+/** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
+const mine = (request: Store.Request): MemoryRequest => request as MemoryRequest
+
+/** Takes a hold if that can be done now and nobody waits who was there before. */
+const holdNow = (
+  fiber: AnyFiber,
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: ReadonlyArray<number>,
+  into: MemoryHold | undefined
+): MemoryHold | undefined => {
+  check(accounts, amounts, into)
+  if (blocked(accounts, amounts) || inTransaction(fiber)) return undefined
+  const epochs = take(fiber, accounts, amounts, nowFor(fiber, accounts))
+  return epochs && enter(accounts, amounts as Array<number>, epochs, into)
+}
+
+const hold = (
+  request: MemoryRequest,
+  restore: Store.Restore
+): Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation> =>
+  Effect.withFiber((fiber) => {
+    const { accounts, amounts, into } = request
+    check(accounts, amounts, into)
+    if (inTransaction(fiber)) return Effect.die(nested(request, into === undefined ? "reserve" : "extend"))
+    const now = nowFor(fiber, accounts)
+    if (!request.wait || !blocked(accounts, amounts)) {
+      const epochs = take(fiber, accounts, amounts, now)
+      if (epochs !== undefined) return Effect.succeed(enter(accounts, [...amounts], epochs, into))
+    }
+    const denial = denialOf(request, now)
+    if (denial?.decided) return refuse(denial)
+    const waiter = new Waiter(request, fiber, false)
+    return Effect.map(queueUp(waiter) ?? wait(waiter, restore), () => waiter.hold!)
+  })
+
+const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> =>
+  Effect.withFiber((fiber) => {
+    const { accounts, amounts, into } = request
+    if (inTransaction(fiber)) return Effect.die(nested(request, "tryReserve"))
+    const hold = holdNow(fiber, accounts, [...amounts], into)
+    if (hold !== undefined || !blocked(accounts, amounts)) return Effect.succeed(hold)
+    // The queue decides whether this one may pass, by its priority or by first fit.
+    if (denialOf(request, nowFor(fiber, accounts)) !== undefined) return Effect.succeed(hold)
+    const waiter = new Waiter(request, fiber, false)
+    stand(waiter)
+    for (const account of waiter.accounts) pump(account)
+    if (waiter.verdict === undefined) giveUp(waiter)
+    return Effect.succeed(waiter.hold)
+  })
+
+const settleNow = (
+  fiber: AnyFiber,
+  hold: MemoryHold,
+  cause: Store.Cause,
+  charges: ReadonlyArray<number> | undefined
+): Store.Outcome => {
+  if (hold.outcome !== undefined) return hold.outcome
+  const outcome = settle(fiber, hold, cause, charges)
+  for (let i = 0; i < hold.accounts.length; i++) freed(fiber, hold.accounts[i]!)
+  return outcome
+}
+
+const reduceNow = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
+  reduce(fiber, hold, amounts)
+  for (let i = 0; i < hold.accounts.length; i++) freed(fiber, hold.accounts[i]!)
+}
+
+const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    const now = nowOf(fiber)
+    const adjustedAll = changes.map(([account, adjustment]) => adjusted(account, adjustment, now))
+    changes.forEach(([account], i) => {
+      account.cells.forEach((cell, j) => writeDirect(fiber, cell, adjustedAll[i]![j]!))
+      account.timed = adjustedAll[i]!.some(Ledger.isTimed)
+    })
+    for (const [account] of changes) {
+      endHopeless(account, now)
+      freed(fiber, account)
+    }
+    return Effect.void
+  })
+
+/** What can never fit any more fails at once, wherever it stands. */
+const endHopeless = (account: MemoryAccount, now: number): void => {
+  const waiters: Array<Waiter> = []
+  for (let place = account.queue.first; place !== undefined; place = account.queue.after(place))
+    waiters.push(place.waiter)
+  for (const waiter of waiters) {
+    if (waiter.verdict !== undefined) continue
+    const denial = denialOf(waiter.request, now)
+    if (!denial?.decided) continue
+    end(waiter, refuse(denial))
+    for (const other of waiter.accounts) if (other !== account) pump(other)
+  }
+}
+
+const adjusted = (account: MemoryAccount, adjustment: Store.Adjustment, now: number): ReadonlyArray<Ledger.Ledger> => {
+  const ledgers = account.cells.map((cell) => Ledger.refill(cell.value, now))
+  switch (adjustment._tag) {
+    case "TopUp":
+    case "Refill":
+      return ledgers.map((ledger) => {
+        const amount =
+          adjustment._tag === "TopUp"
+            ? adjustment.amount
+            : Math.max(0, Limit.maximum(ledger.limit) - ledger.held - ledger.available)
+        const changed = isAmount(amount) ? Ledger.topUp(ledger, amount) : undefined
+        if (changed === undefined)
+          throw badAmount(account.name, "the top-up, and the sum of all that was granted,", amount)
+        return changed
+      })
+    case "Reset":
+      return ledgers.map((ledger) => Ledger.reset(ledger, now))
+    case "SetLimit": {
+      const { limits } = adjustment
+      checkLimits(account.name, limits)
+      if (limits.length !== ledgers.length) {
+        throw new RangeError(
+          `Budget "${account.name}" has ${ledgers.length} limits, so setLimit takes as many, not ${limits.length}; ` +
+            `Limit.unlimited takes one out of force`
+        )
+      }
+      return ledgers.map((ledger, j) => Ledger.setLimit(ledger, limits[j]!, now))
+    }
+  }
+}
+
+const checkLimits = (name: string, limits: ReadonlyArray<Limit.Limit>): void => {
+  if (limits.length === 0)
+    throw new RangeError(`Budget "${name}" has no limit; Limit.unlimited says that there is none`)
+  for (const limit of limits) {
+    const problem = Limit.problem(limit)
+    if (problem !== undefined) throw new RangeError(`Budget "${name}": ${problem}`)
+  }
+}
+
+const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> =>
+  Effect.withFiber((fiber) => {
+    const now = nowOf(fiber)
+    return inTransaction(fiber)
+      ? Effect.forEach(accounts, (account) =>
+          Effect.map(Effect.tx(Effect.forEach(account.cells, TxRef.get)), (ledgers) => snapshot(account, ledgers, now))
+        )
+      : Effect.succeed(
+          accounts.map((account) =>
+            snapshot(
+              account,
+              account.cells.map((cell) => cell.value),
+              now
+            )
+          )
+        )
+  })
+
+const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, now: number): Store.Snapshot => {
+  const ledgers = books.map((book): Store.LedgerSnapshot => {
+    const { available, epoch, granted, held, limit, spent } = Ledger.refill(book, now)
+    return { limit, granted, available, held, spent, epoch }
+  })
+  const { charged, name, overage, queue, settled } = account
+  return {
+    budget: name,
+    ledgers,
+    available: Math.min(...ledgers.map((ledger) => ledger.available)),
+    waiters: queue.size,
+    settled: {
+      committed: { ...settled.committed },
+      released: { ...settled.released },
+      succeeded: { ...settled.succeeded },
+      failed: { ...settled.failed },
+      interrupted: { ...settled.interrupted }
+    },
+    charged,
+    overage
+  }
+}
+
+const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
+  Stream.suspend(() => {
+    let told: number | undefined
+    const changed = Effect.callback<void>((resume) => {
+      if (told !== account.changes) return resume(Effect.void)
+      const listener = () => resume(Effect.void)
+      account.listeners.add(listener)
+      return Effect.sync(() => account.listeners.delete(listener))
+    })
+    return Stream.fromEffectRepeat(
+      Effect.andThen(
+        changed,
+        Effect.suspend(() => {
+          told = account.changes
+          return Effect.map(read([account]), ([snapshot]) => snapshot!)
+        })
+      )
+    )
+  })
+
+export const memory: Store.BudgetStore["Service"] = {
+  open: (definition) =>
+    Effect.clockWith((clock) => {
+      checkLimits(definition.name, definition.limits)
+      return Effect.succeed(new MemoryAccount(definition, clock.currentTimeMillisUnsafe()))
+    }),
+  hold: (request, restore) => hold(mine(request), restore),
+  tryHold: (request) => tryHold(mine(request)),
+  holdWith: (request, alongside, restore) => holdWith(mine(request), alongside, restore),
+  reduce: (hold, amounts) =>
+    Effect.withFiber((fiber) => {
+      reduceNow(fiber, hold as MemoryHold, amounts)
+      return Effect.void
+    }),
+  settle: (hold, cause, charges) =>
+    Effect.withFiber((fiber) => Effect.succeed(settleNow(fiber, hold as MemoryHold, cause, charges))),
+  adjust: (changes) => adjust(changes as ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>),
+  read: (accounts) => read(accounts as ReadonlyArray<MemoryAccount>),
+  changes: (account) => changes(account as MemoryAccount),
+  direct: {
+    hold: (fiber, accounts, amounts, into) =>
+      holdNow(fiber, accounts as ReadonlyArray<MemoryAccount>, amounts, into as MemoryHold | undefined),
+    reduce: (fiber, hold, amounts) => reduceNow(fiber, hold as MemoryHold, amounts),
+    settle: (fiber, hold, cause, charges) => settleNow(fiber, hold as MemoryHold, cause, charges)
+  }
+}

@@ -1,0 +1,288 @@
+/**
+ * The queue of those who wait. Whoever frees capacity (a settlement, an adjustment, a timer) takes the hold for the next in
+ * turn in the same synchronous step and wakes it afterwards, so a newcomer cannot slip in between. Someone who waits on
+ * several accounts stands in the queue of each, and holds none. Tickets are global: whoever has the lowest stands first
+ * everywhere, so two waiters never wait for each other.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { type BudgetExceeded, FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
+import type * as Store from "../../BudgetStore.ts"
+import type { Place } from "../waitQueue.ts"
+import {
+  type AnyFiber,
+  type MemoryAccount,
+  type MemoryHold,
+  type MemoryRequest,
+  notify,
+  nowFor,
+  nowOf,
+  queues
+} from "./account.ts"
+import { enter, take } from "./books.ts"
+import { denialOf, ended, refuse } from "./denial.ts"
+
+/** How far `firstFit` looks past the first, and how often it may pass the same waiter. */
+const LOOK_AHEAD = 64
+const MAX_OVERTAKEN = 64
+
+const MAX_TIMER_MILLIS = 2 ** 31 - 1
+
+export class Waiter {
+  readonly request: MemoryRequest
+  readonly fiber: AnyFiber
+  readonly priority: number
+  readonly ticket = tickets++
+  readonly accounts: ReadonlyArray<MemoryAccount>
+  /** Where it stands; empty when it does not. */
+  places: ReadonlyArray<Place<Waiter>> = []
+  overtaken = 0
+  hold: MemoryHold | undefined = undefined
+  /** What the wait ends with; `undefined` while it goes on. */
+  verdict: Effect.Effect<void, BudgetExceeded | FailedReservation> | undefined = undefined
+  resume: (() => void) | undefined = undefined
+  deadline: AnyFiber | undefined = undefined
+  /** Set when the deadline has passed. */
+  late: Effect.Effect<never, FailedReservation> | undefined = undefined
+  /**
+   * For a transaction, which takes what it wants by itself: `true` once it has been told that it is its turn. It keeps its
+   * place until it has decided, so that nobody passes meanwhile.
+   */
+  deciding: boolean | undefined
+
+  constructor(request: MemoryRequest, fiber: AnyFiber, transaction: boolean) {
+    this.request = request
+    this.fiber = fiber
+    this.priority = request.priority
+    this.deciding = transaction ? false : undefined
+    this.accounts = request.accounts.filter((account, i) => queues(account) && request.amounts[i]! > 0)
+  }
+}
+
+let tickets = 0
+
+/** Whether somebody waits who was there before. */
+export const blocked = (accounts: ReadonlyArray<MemoryAccount>, amounts: ReadonlyArray<number>): boolean => {
+  for (let i = 0; i < accounts.length; i++) {
+    if (accounts[i]!.queue.size > 0 && amounts[i]! > 0) return true
+  }
+  return false
+}
+
+export const stand = (waiter: Waiter): void => {
+  waiter.places = waiter.accounts.map((account) => account.queue.add(waiter))
+  for (const account of waiter.accounts) notify(waiter.fiber, account)
+}
+
+const leave = (waiter: Waiter): void => {
+  waiter.places.forEach((place, i) => {
+    waiter.accounts[i]!.queue.remove(place)
+    notify(waiter.fiber, waiter.accounts[i]!)
+  })
+  waiter.places = []
+}
+
+/** Leaves and lets the others move up. */
+export const giveUp = (waiter: Waiter): void => {
+  leave(waiter)
+  for (const account of waiter.accounts) pump(account)
+}
+
+export const end = (waiter: Waiter, verdict: Effect.Effect<void, BudgetExceeded | FailedReservation>): void => {
+  waiter.verdict = verdict
+  if (waiter.deciding !== true) {
+    leave(waiter)
+    waiter.deadline?.interruptUnsafe()
+  }
+  if (waiter.resume !== undefined) waiter.fiber.currentDispatcher.scheduleTask(waiter.resume, 0)
+}
+
+/** Grants to those whose turn it is, as long as there is room. */
+export const pump = (account: MemoryAccount): void => {
+  const accounts = new Set([account])
+  for (const next of accounts) {
+    accounts.delete(next)
+    serve(next, accounts)
+  }
+}
+
+const serve = (account: MemoryAccount, others: Set<MemoryAccount>): void => {
+  const lookAhead = account.definition.order === "fifo" ? 1 : LOOK_AHEAD
+  let soonest: Waiter | undefined
+  let wait = Infinity
+  let place = account.queue.first
+  for (let seen = 0; place !== undefined && seen < lookAhead; seen++) {
+    const { waiter } = place
+    const waiterWait = consider(waiter)
+    if (waiterWait === undefined) {
+      for (const other of waiter.accounts) if (other !== account) others.add(other)
+      // Everyone moves up: start again from the first.
+      soonest = undefined
+      wait = Infinity
+      place = account.queue.first
+      seen = -1
+      continue
+    }
+    if (waiterWait < wait) {
+      wait = waiterWait
+      soonest = waiter
+    }
+    if (waiter.overtaken >= MAX_OVERTAKEN) break
+    place = account.queue.after(place)
+  }
+  setTimer(account, soonest, wait)
+}
+
+/** Ends the wait if that can be done now (`undefined`), or answers how long time alone will take. */
+const consider = (waiter: Waiter): number | undefined => {
+  const { fiber, request } = waiter
+  if (waiter.deciding === true) return Infinity
+  for (let i = 0; i < waiter.accounts.length; i++) {
+    if (!isTurn(waiter.accounts[i]!, waiter.places[i]!)) return Infinity
+  }
+  if (request.into?.outcome !== undefined) {
+    end(waiter, Effect.die(ended(request.accounts)))
+    return undefined
+  }
+  const now = nowFor(fiber, request.accounts)
+  const denial = denialOf(request, now)
+  if (denial?.decided) {
+    end(waiter, refuse(denial))
+    return undefined
+  }
+  if (denial !== undefined) return denial.retryAfter ?? Infinity
+  overtake(waiter)
+  if (waiter.deciding === false) {
+    waiter.deciding = true
+    end(waiter, Effect.void)
+    return Infinity
+  }
+  const epochs = take(fiber, request.accounts, request.amounts, now)!
+  waiter.hold = enter(request.accounts, [...request.amounts], epochs, request.into)
+  end(waiter, Effect.void)
+  return undefined
+}
+
+const isTurn = (account: MemoryAccount, place: Place<Waiter>): boolean => {
+  let ahead = account.queue.first
+  if (account.definition.order === "fifo") return ahead === place
+  for (let seen = 0; ahead !== undefined && seen < LOOK_AHEAD; seen++) {
+    if (ahead === place) return true
+    if (ahead.waiter.overtaken >= MAX_OVERTAKEN) return false
+    ahead = account.queue.after(ahead)
+  }
+  return false
+}
+
+const overtake = (waiter: Waiter): void => {
+  waiter.accounts.forEach((account, i) => {
+    for (let ahead = account.queue.first!; ahead !== waiter.places[i]; ahead = account.queue.after(ahead)!) {
+      ahead.waiter.overtaken++
+    }
+  })
+}
+
+/** One timer an account, for the waiter that time will serve first. Firing too early is harmless, so it is seldom moved. */
+const setTimer = (account: MemoryAccount, waiter: Waiter | undefined, wait: number): void => {
+  if (waiter === undefined || wait === Infinity) {
+    account.timer?.fiber.interruptUnsafe()
+    account.timer = undefined
+    return
+  }
+  const at = nowOf(waiter.fiber) + Math.min(wait, MAX_TIMER_MILLIS)
+  if (account.timer !== undefined && account.timer.at <= at) return
+  account.timer?.fiber.interruptUnsafe()
+  account.timer = {
+    at,
+    fiber: later(waiter.fiber, Math.min(wait, MAX_TIMER_MILLIS), () => {
+      account.timer = undefined
+      pump(account)
+    })
+  }
+}
+
+const later = (fiber: AnyFiber, millis: number, run: () => void): AnyFiber =>
+  Effect.runForkWith(fiber.context)(Effect.andThen(Effect.sleep(Duration.millis(millis)), Effect.sync(run)))
+
+const setDeadline = (waiter: Waiter): void => {
+  const timeout = timeoutOf(waiter.request)
+  if (timeout === undefined) return
+  waiter.deadline = later(waiter.fiber, Duration.toMillis(timeout), () => {
+    waiter.deadline = undefined
+    waiter.late = Effect.fail(failed(waiter.request, waiter.accounts[0]!, new TimedOut({ after: timeout })))
+    if (waiter.verdict !== undefined) return
+    end(waiter, waiter.late)
+    for (const account of waiter.accounts) pump(account)
+  })
+}
+
+const timeoutOf = (request: MemoryRequest): Duration.Duration | undefined => {
+  if (request.timeout !== undefined) return request.timeout
+  let least: Duration.Duration | undefined
+  for (const { definition } of request.accounts) {
+    if (definition.timeout !== undefined) {
+      least = least === undefined ? definition.timeout : Duration.min(least, definition.timeout)
+    }
+  }
+  return least
+}
+
+const failed = (request: MemoryRequest, account: MemoryAccount, reason: TimedOut | QueueFull): FailedReservation =>
+  new FailedReservation({
+    budget: account.name,
+    requested: request.amounts[request.accounts.indexOf(account)]!,
+    reason
+  })
+
+/** Who stands where too many wait already. */
+const crowded = (waiter: Waiter): FailedReservation | undefined => {
+  for (const account of waiter.accounts) {
+    const { maxQueued } = account.definition
+    if (maxQueued !== undefined && account.queue.size > maxQueued) {
+      return failed(waiter.request, account, new QueueFull({ maxQueued }))
+    }
+  }
+  return undefined
+}
+
+/**
+ * Waits for the verdict. Only this is interruptible, and nothing is decided here: when an interruption comes together with a
+ * grant, the grant stands. The caller installs its finalizer, and the interruption then runs it.
+ */
+export const wait = (waiter: Waiter, restore: Store.Restore): Effect.Effect<void, BudgetExceeded | FailedReservation> =>
+  Effect.flatMap(
+    Effect.exit(
+      restore(
+        Effect.callback<void>((resume) => {
+          waiter.resume = () => resume(Effect.void)
+          if (waiter.verdict !== undefined) waiter.resume()
+        })
+      )
+    ),
+    (exit) => {
+      if (waiter.verdict !== undefined) return waiter.verdict
+      waiter.deadline?.interruptUnsafe()
+      giveUp(waiter)
+      return exit
+    }
+  )
+
+/** Joins the queue; the verdict may be there at once. */
+export const queueUp = (waiter: Waiter): Effect.Effect<void, BudgetExceeded | FailedReservation> | undefined => {
+  stand(waiter)
+  for (const account of waiter.accounts) pump(account)
+  if (waiter.verdict !== undefined) return waiter.verdict
+  const full = crowded(waiter)
+  if (full !== undefined) {
+    giveUp(waiter)
+    return Effect.fail(full)
+  }
+  setDeadline(waiter)
+  return undefined
+}
+
+/** Something was given back: it may be enough for the next. */
+export const freed = (fiber: AnyFiber, account: MemoryAccount): void => {
+  if (account.queue.size > 0) pump(account)
+  notify(fiber, account)
+}

@@ -1,0 +1,337 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Layer, Scope, TxQueue, TxRef } from "effect"
+import { Budget, BudgetPool, BudgetStore, Limit, Policy, type BudgetError, type Reservation } from "../src/index.ts"
+import { type Probe, sweep } from "./utils/sweep.ts"
+
+type Failure = BudgetError.BudgetExceeded | BudgetError.FailedReservation
+
+class Tokens extends Budget.Service<Tokens>()("test/Tokens") {}
+class Dollars extends Budget.Service<Dollars>()("test/Dollars") {}
+class Both extends Policy.Service<Both>()("test/Both", { tokens: Tokens, dollars: Dollars }) {}
+class Pool extends BudgetPool.Service<Pool>()("test/Pool") {}
+
+const open = (options: Budget.Options): Effect.Effect<Budget.Budget> =>
+  Effect.scoped(Budget.make({ ...options, name: "swept" })).pipe(Effect.provide(BudgetStore.BudgetStore.layerMemory))
+
+/** All is given back or charged, nobody waits, and the books balance. */
+const unbalanced = (snapshot: BudgetStore.Snapshot): string | undefined => {
+  for (const { available, granted, held, spent } of snapshot.ledgers) {
+    if (held !== 0) return `${held} of "${snapshot.budget}" still held`
+    if (available + held + spent !== granted) return `"${snapshot.budget}" does not balance`
+    if (available < 0) return `"${snapshot.budget}" is overspent`
+  }
+  return snapshot.waiters === 0 ? undefined : `${snapshot.waiters} still wait for "${snapshot.budget}"`
+}
+
+const booksOf = (...budgets: ReadonlyArray<Budget.Books>): Effect.Effect<string | undefined> =>
+  Effect.map(
+    Effect.forEach(budgets, (budget) => budget.snapshot),
+    (snapshots) => snapshots.map(unbalanced).find((problem) => problem !== undefined)
+  )
+
+const use = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
+
+const assertNone = (probe: Effect.Effect<Probe>) =>
+  Effect.gen(function* () {
+    const { interrupted, problems, runs } = yield* sweep(probe)
+    assert.deepStrictEqual(problems, [])
+    assert.isAbove(interrupted, 100, `only ${interrupted} of ${runs} runs were interrupted`)
+  })
+
+/** One budget with plenty of room. */
+const alone = (program: (budget: Budget.Budget) => Effect.Effect<unknown, Failure>): Effect.Effect<Probe> =>
+  Effect.map(open({ limit: [Limit.capacity(10), Limit.rate({ amount: 10, per: "1 hour" })] }), (budget) => ({
+    program: program(budget),
+    problem: booksOf(budget)
+  }))
+
+/** A budget that somebody else holds whole, and gives back while the program waits. */
+const contended = (
+  program: (budget: Budget.Budget) => Effect.Effect<unknown, Failure>,
+  order: BudgetStore.Order = "fifo"
+): Effect.Effect<Probe> =>
+  Effect.gen(function* () {
+    const budget = yield* open({ limit: Limit.concurrency(2), enforcement: "throttle", order })
+    yield* holdFor(4, (scope) => Scope.provide(budget.reserve(2), scope))
+    return { program: program(budget), problem: booksOf(budget) }
+  })
+
+/** Takes something, and gives it back after some yields. */
+const holdFor = <A, E>(yields: number, take: (scope: Scope.Scope) => Effect.Effect<A, E>): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    yield* Effect.orDie(take(scope))
+    yield* Effect.forkDetach(
+      Effect.andThen(Effect.yieldNow.pipe(Effect.repeat({ times: yields })), Scope.close(scope, Exit.fail("refund")))
+    )
+  })
+
+const policyOver = (options: Budget.Options) =>
+  Effect.gen(function* () {
+    const services = yield* Effect.scoped(
+      Layer.build(Both.layer.pipe(Layer.provideMerge([Tokens.layer(options), Dollars.layer(options)])))
+    )
+    return yield* Effect.provide(Effect.all({ policy: Both, tokens: Tokens, dollars: Dollars }), services)
+  })
+
+describe("interrupted at any point, nothing stays held", () => {
+  it.effect("reserve", () => assertNone(alone((budget) => Effect.scoped(Effect.andThen(budget.reserve(3), use)))))
+
+  it.effect("withReservation", () => assertNone(alone((budget) => budget.withReservation(3, () => use))))
+
+  it.effect("withReservation that commits", () =>
+    assertNone(alone((budget) => budget.withReservation(3, (r) => Effect.andThen(use, r.commit(2)))))
+  )
+
+  it.effect("tryReserve", () => assertNone(alone((budget) => Effect.scoped(Effect.andThen(budget.tryReserve(3), use)))))
+
+  it.effect("extend", () =>
+    assertNone(alone((budget) => budget.withReservation(3, (r) => Effect.andThen(r.extend(2), use))))
+  )
+
+  it.effect("a wait that is granted", () =>
+    assertNone(contended((budget) => Effect.scoped(Effect.andThen(budget.reserve(2), use))))
+  )
+
+  it.effect("a wait that is granted, in a bracket, by first fit", () =>
+    assertNone(contended((budget) => budget.withReservation(1, () => use), "firstFit"))
+  )
+
+  it.effect("a wait with a timeout", () =>
+    assertNone(contended((budget) => budget.withReservation(1, () => use, { timeout: "1 hour" })))
+  )
+
+  it.effect("an extension that waits", () =>
+    assertNone(
+      Effect.gen(function* () {
+        const budget = yield* open({ limit: Limit.concurrency(3), enforcement: "throttle" })
+        yield* holdFor(6, (scope) => Scope.provide(budget.reserve(2), scope))
+        return {
+          program: budget.withReservation(1, (r) => Effect.andThen(r.extend(2), use)),
+          problem: booksOf(budget)
+        }
+      })
+    )
+  )
+
+  it.effect("a policy", () =>
+    assertNone(
+      Effect.map(policyOver({ limit: Limit.capacity(10) }), ({ dollars, policy, tokens }) => ({
+        program: policy.withReservation({ tokens: 2, dollars: 3 }, (r) =>
+          Effect.andThen(use, r.commit({ tokens: 1, dollars: 1 }))
+        ),
+        problem: booksOf(tokens, dollars)
+      }))
+    )
+  )
+
+  it.effect("a policy that waits for both of its budgets", () =>
+    assertNone(
+      Effect.gen(function* () {
+        const { dollars, policy, tokens } = yield* policyOver({ limit: Limit.concurrency(2), enforcement: "throttle" })
+        yield* holdFor(3, (scope) => Scope.provide(tokens.reserve(2), scope))
+        yield* holdFor(6, (scope) => Scope.provide(dollars.reserve(1), scope))
+        return {
+          program: Effect.scoped(Effect.andThen(policy.reserve({ tokens: 1, dollars: 2 }), use)),
+          problem: booksOf(tokens, dollars)
+        }
+      })
+    )
+  )
+
+  it.effect("a pool", () =>
+    assertNone(
+      Effect.gen(function* () {
+        const pool = yield* Effect.scoped(Layer.build(Pool.layer({ caps: { input: 10, total: 10 } }))).pipe(
+          Effect.flatMap((services) => Effect.provide(Pool, services))
+        )
+        const usage = { input: 2, output: 3, cost: 5 }
+        return {
+          program: Effect.andThen(
+            pool.withReservation(usage, (r) => Effect.andThen(use, r.commit({ ...usage, output: 1 }))),
+            pool.record(usage)
+          ),
+          problem: Effect.map(pool.snapshot, (snapshot) => {
+            const { calls, input, output, total } = snapshot
+            const spent = (of: BudgetStore.Snapshot) => of.ledgers[0]!.spent
+            if (spent(input) + spent(output) !== spent(total)) return "the caps were charged apart from each other"
+            if (spent(calls) * 2 !== spent(input)) return "a call was not counted"
+            return Object.values(snapshot)
+              .map(unbalanced)
+              .find((problem) => problem !== undefined)
+          })
+        }
+      })
+    )
+  )
+})
+
+describe("reserveTx, interrupted at any point, loses neither the job nor the budget", () => {
+  /** Each job is in the queue, or was done; never both, never neither. */
+  const jobs = (options: {
+    readonly budget: Budget.Options
+    readonly contended: boolean
+    readonly offered: "before" | "later"
+  }): Effect.Effect<Probe> =>
+    Effect.gen(function* () {
+      const budget = yield* open(options.budget)
+      const queue = yield* TxQueue.unbounded<string>()
+      if (options.contended) yield* holdFor(5, (scope) => Scope.provide(budget.reserve(2), scope))
+      if (options.offered === "before") yield* TxQueue.offer(queue, "job")
+      else {
+        yield* Effect.forkDetach(
+          Effect.andThen(Effect.yieldNow.pipe(Effect.repeat({ times: 6 })), TxQueue.offer(queue, "job"))
+        )
+      }
+      let done = 0
+      const program = Effect.scoped(
+        Effect.gen(function* () {
+          // The scope decides, for the job as for the budget: done if it ends in success.
+          yield* Effect.addFinalizer((exit) => Effect.sync(() => Exit.isSuccess(exit) && done++))
+          yield* budget.reserveTx(2, TxQueue.take(queue), {
+            undo: (job) => Effect.asVoid(TxQueue.offer(queue, job))
+          })
+          yield* use
+        })
+      )
+      return {
+        program,
+        problem: Effect.gen(function* () {
+          const waiting = yield* TxQueue.size(queue)
+          if (waiting + done !== 1) return `the job is ${waiting} times in the queue and was done ${done} times`
+          return yield* booksOf(budget)
+        })
+      }
+    })
+
+  it.effect("with a job that is there", () =>
+    assertNone(jobs({ budget: { limit: Limit.capacity(5) }, contended: false, offered: "before" }))
+  )
+
+  it.effect("with a job that comes later", () =>
+    assertNone(jobs({ budget: { limit: Limit.capacity(5) }, contended: false, offered: "later" }))
+  )
+
+  it.effect("with a budget that has to be waited for", () =>
+    assertNone(
+      jobs({ budget: { limit: Limit.concurrency(3), enforcement: "throttle" }, contended: true, offered: "before" })
+    )
+  )
+
+  it.effect("with both to be waited for", () =>
+    assertNone(
+      jobs({ budget: { limit: Limit.concurrency(3), enforcement: "throttle" }, contended: true, offered: "later" })
+    )
+  )
+})
+
+describe("the sweep finds what it looks for", () => {
+  const request = (account: BudgetStore.Account): BudgetStore.Request => ({
+    accounts: [account],
+    amounts: [2],
+    priority: 0,
+    wait: true,
+    timeout: undefined,
+    into: undefined,
+    own: undefined
+  })
+
+  /** The same hold, by a construct that does not take it and install its finalizer in one uninterruptible region. */
+  const broken = (
+    construct: (
+      hold: Effect.Effect<BudgetStore.Hold, Failure>,
+      settle: (hold: BudgetStore.Hold) => Effect.Effect<unknown>
+    ) => Effect.Effect<unknown, Failure>
+  ) =>
+    Effect.gen(function* () {
+      const store = yield* BudgetStore.BudgetStore
+      const account = yield* Effect.scoped(
+        store.open({
+          name: "swept",
+          limits: [Limit.concurrency(2)],
+          enforcement: "throttle",
+          order: "fifo",
+          maxQueued: undefined,
+          timeout: undefined
+        })
+      )
+      return {
+        program: construct(
+          store.hold(request(account), (effect) => effect),
+          (hold) => store.settle(hold, "released", [0])
+        ),
+        problem: Effect.map(store.read([account]), ([snapshot]) => unbalanced(snapshot!))
+      }
+    }).pipe(Effect.provide(BudgetStore.BudgetStore.layerMemory))
+
+  const assertSome = (probe: Effect.Effect<Probe>) =>
+    Effect.map(sweep(probe), ({ problems }) => {
+      assert.isNotEmpty(problems)
+      assert.include(problems[0], "still held")
+    })
+
+  it.effect("a hold and a finalizer that are two steps", () =>
+    assertSome(broken((hold, settle) => Effect.flatMap(hold, (held) => Effect.ensuring(use, settle(held)))))
+  )
+
+  it.effect("a hold that is taken under restore", () =>
+    assertSome(
+      broken((hold, settle) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(restore(hold), (held) => Effect.ensuring(restore(use), settle(held)))
+        )
+      )
+    )
+  )
+
+  it.effect("and not what is right", () =>
+    assertNone(broken((hold, settle) => Effect.acquireUseRelease(hold, () => use, settle)))
+  )
+})
+
+describe("an interruption", () => {
+  it.effect("of everyone who waits, at once, leaves the budget whole", () =>
+    Effect.gen(function* () {
+      const budget = yield* open({ limit: Limit.concurrency(1), enforcement: "throttle" })
+      const gate = yield* Deferred.make<void>()
+      const holder = yield* Effect.forkChild(
+        budget.withReservation(1, () => Deferred.await(gate)),
+        { startImmediately: true }
+      )
+      const waiters = yield* Effect.forEach(Array.from({ length: 500 }), () =>
+        Effect.forkChild(
+          budget.withReservation(1, (_: Reservation.Reservation<number>) => use),
+          { startImmediately: true }
+        )
+      )
+      assert.strictEqual((yield* budget.snapshot).waiters, 500)
+      yield* Fiber.interruptAll(waiters)
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(holder)
+      assert.strictEqual(yield* booksOf(budget), undefined)
+      assert.strictEqual(yield* budget.available, 1)
+    })
+  )
+
+  it.effect("inside a transaction of one's own is not mistaken for the budget's", () =>
+    Effect.gen(function* () {
+      const budget = yield* open({ limit: Limit.capacity(3) })
+      const mine = yield* TxRef.make(0)
+      const fiber = yield* Effect.forkChild(
+        Effect.scoped(
+          budget.reserveTx(
+            1,
+            Effect.andThen(
+              TxRef.update(mine, (n) => n + 1),
+              Effect.interrupt
+            )
+          )
+        ),
+        { startImmediately: true }
+      )
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(fiber)))
+      assert.strictEqual(yield* TxRef.get(mine), 0)
+      assert.strictEqual(yield* booksOf(budget), undefined)
+    })
+  )
+})
