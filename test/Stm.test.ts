@@ -199,6 +199,20 @@ describe("reserveTx", () => {
     })
   )
 
+  it.effect("passes a large one that is blocked, by first fit", () =>
+    Effect.gen(function* () {
+      const budget = yield* open({ limit: Limit.concurrency(4), enforcement: "throttle", order: "firstFit" })
+      yield* budget.reserve(2)
+      const large = yield* Effect.forkChild(
+        budget.withReservation(4, () => Effect.void),
+        { startImmediately: true }
+      )
+      yield* Effect.scoped(Effect.andThen(budget.reserveTx(1, Effect.void), Effect.void))
+      assert.strictEqual(large.pollUnsafe(), undefined)
+      yield* Fiber.interrupt(large)
+    })
+  )
+
   it.effect("lets the others pass while it waits for something else", () =>
     Effect.gen(function* () {
       const budget = yield* open({ limit: Limit.concurrency(1), enforcement: "throttle" })

@@ -30,7 +30,7 @@ class Denied {
   }
 }
 
-/** The hold as one part of the caller's transaction. `turn` is the ticket of who has waited for it. */
+/** The hold as one part of the caller's transaction. `turn` is who has waited for it. */
 const holdInJournal = (request: MemoryRequest, turn: Waiter | undefined): Effect.Effect<MemoryHold, Denied> =>
   Effect.withFiber((fiber) => {
     if (passes(request, turn)) return Effect.fail(new Denied(undefined))
@@ -53,11 +53,12 @@ const holdInJournal = (request: MemoryRequest, turn: Waiter | undefined): Effect
     )
   })
 
-/** Whether this would pass somebody who was there before. */
+/** Whether this would pass somebody who was there before. Who has been told that it is its turn passes nobody. */
 const passes = (request: MemoryRequest, turn: Waiter | undefined): boolean =>
+  turn?.deciding !== true &&
   request.accounts.some((account, i) => {
     const first = account.queue.first?.waiter
-    if (first === undefined || first === turn || request.amounts[i] === 0) return false
+    if (first === undefined || request.amounts[i] === 0) return false
     return (
       first.priority > request.priority ||
       (first.priority === request.priority && first.ticket < (turn?.ticket ?? Infinity))
@@ -132,7 +133,9 @@ export const holdWith = <A, E, R>(
   })
 
 const letPass = (waiter: Waiter | undefined): void => {
-  if (waiter !== undefined && waiter.places.length > 0) giveUp(waiter)
+  if (waiter === undefined || waiter.places.length === 0) return
+  waiter.deciding = false
+  giveUp(waiter)
 }
 
 const decide = (waiter: Waiter | undefined): void => {
