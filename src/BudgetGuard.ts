@@ -64,11 +64,12 @@ export const make = (
       ...operations(layout),
       ...common,
       tryReserve: (cost = 1) =>
-        Effect.withFiber((fiber) =>
-          store.direct?.hold(fiber, accounts, [cost], pair) === undefined
-            ? Effect.map(store.tryHold({ ...request, amounts: [cost], into: pair }), (hold) => hold !== undefined)
-            : taken
-        ),
+        Effect.withFiber((fiber) => {
+          const hold = store.direct?.hold(fiber, accounts, [cost], pair)
+          if (hold === "denied") return no
+          if (typeof hold === "object") return yes
+          return Effect.map(store.tryHold({ ...request, amounts: [cost], into: pair }), (hold) => hold !== undefined)
+        }),
       release: (cost = 1) =>
         Effect.withFiber((fiber) => {
           if (!isAmount(cost)) throw badAmount(account.name, "what is released", cost)
@@ -95,7 +96,8 @@ export const make = (
     }
   })
 
-const taken = Effect.succeed(true)
+const yes = Effect.succeed(true)
+const no = Effect.succeed(false)
 
 /** A service class for a guard: `class Slots extends BudgetGuard.Service<Slots>()("app/Slots") {}`. */
 export const Service =

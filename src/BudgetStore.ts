@@ -113,13 +113,16 @@ export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect
 
 /** Operations that take one synchronous step. The fiber is the one that runs it, for its clock and its scheduler. */
 export interface Direct {
-  /** `undefined` when it cannot be had at once: then `hold` says why, or waits. The amounts are the hold's from now on. */
+  /**
+   * `denied` when the limits say no, `undecided` when somebody waits or a transaction is under way: `hold` says why or waits,
+   * `tryHold` decides. The amounts are the hold's from now on.
+   */
   readonly hold: (
     fiber: Fiber.Fiber<unknown, unknown>,
     accounts: ReadonlyArray<Account>,
     amounts: ReadonlyArray<number>,
     into: Hold | undefined
-  ) => Hold | undefined
+  ) => Hold | "denied" | "undecided"
   readonly reduce: (fiber: Fiber.Fiber<unknown, unknown>, hold: Hold, amounts: ReadonlyArray<number>) => void
   readonly settle: (
     fiber: Fiber.Fiber<unknown, unknown>,

@@ -56,7 +56,7 @@ export interface Options {
   readonly timeout?: Duration.Input | undefined
   /**
    * What the success of the scope does with a reservation that was not settled: `charge` the hold (default), so that a
-   * forgotten `commit` does not make a budget free, or `release` it.
+   * forgotten `commit` does not make a budget free, or `release` it, but for the progress.
    */
   readonly onSuccess?: "charge" | "release" | undefined
 }

@@ -58,12 +58,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   }
 
   get release(): Effect.Effect<Reservation.Settlement<A>> {
-    return Effect.suspend(() =>
-      this.settle(
-        "released",
-        this.hold.held.map(() => 0)
-      )
-    )
+    return Effect.suspend(() => this.settle("released", this.none()))
   }
 
   progress(spent: A): Effect.Effect<void> {
@@ -112,10 +107,13 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   /** The end of the scope. */
   close(fiber: Fiber.Fiber<unknown, unknown>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
     if (this.hold.outcome !== undefined) return undefined
-    if (Exit.isSuccess(exit)) {
-      return this.end(fiber, "succeeded", this.options?.onSuccess === "release" ? this.charges() : undefined)
+    if (Exit.isFailure(exit)) {
+      return this.end(fiber, Cause.hasInterrupts(exit.cause) ? "interrupted" : "failed", this.spent ?? this.none())
     }
-    return this.end(fiber, Cause.hasInterrupts(exit.cause) ? "interrupted" : "failed", this.charges())
+    if (this.options?.onSuccess === "release") return this.end(fiber, "succeeded", this.spent ?? this.none())
+    // What is known to be spent beyond the hold is charged too.
+    if (this.spent !== undefined) this.report(this.hold.held)
+    return this.end(fiber, "succeeded", this.spent)
   }
 
   end(
@@ -129,20 +127,26 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
     return undefined
   }
 
-  charges(): ReadonlyArray<number> {
-    return this.spent ?? this.hold.held.map(() => 0)
+  none(): ReadonlyArray<number> {
+    return this.hold.held.map(() => 0)
   }
 }
 
-const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => ({
-  accounts: of.accounts,
-  amounts: of.encode(amount),
-  priority: options?.priority ?? 0,
-  wait: true,
-  timeout: options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout),
-  into: undefined,
-  own: undefined
-})
+const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => {
+  const priority = options?.priority ?? 0
+  if (!Number.isFinite(priority)) {
+    throw new RangeError(`Budget "${of.accounts[0]!.name}": the priority must be a finite number, not ${priority}`)
+  }
+  return {
+    accounts: of.accounts,
+    amounts: of.encode(amount),
+    priority,
+    wait: true,
+    timeout: options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout),
+    into: undefined,
+    own: undefined
+  }
+}
 
 /**
  * Takes the hold, at once where the store can. The amount is laid out anew for a second try, since a hold keeps its own.
@@ -156,11 +160,11 @@ const take = <A, B, E, R>(
 ): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> =>
   Effect.withFiber((fiber) => {
     const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
-    return hold === undefined
-      ? Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
+    return typeof hold === "object"
+      ? use(fiber, new ReservationImpl(of, hold, options))
+      : Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
           use(fiber, new ReservationImpl(of, hold, options))
         )
-      : use(fiber, new ReservationImpl(of, hold, options))
   })
 
 /** The finalizer is installed in the same uninterruptible region that took the hold. */
@@ -187,13 +191,15 @@ export const tryReserve = <A>(
   options?: Reservation.Options
 ): Effect.Effect<Option.Option<Reservation.Reservation<A>>, never, Scope.Scope> =>
   Effect.uninterruptible(
-    Effect.flatMap(
-      Effect.suspend(() => of.store.tryHold(requestOf(of, amount, options))),
-      (hold) =>
-        hold === undefined
-          ? Effect.succeedNone
-          : Effect.withFiber((fiber) => Effect.asSome(own(fiber, new ReservationImpl(of, hold, options))))
-    )
+    Effect.withFiber((fiber) => {
+      const grant = (hold: Store.Hold) => Effect.asSome(own(fiber, new ReservationImpl(of, hold, options)))
+      const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
+      if (typeof hold === "object") return grant(hold)
+      if (hold === "denied") return Effect.succeedNone
+      return Effect.flatMap(of.store.tryHold(requestOf(of, amount, options)), (hold) =>
+        hold === undefined ? Effect.succeedNone : grant(hold)
+      )
+    })
   )
 
 export const withReservation = <A, B, E, R>(
@@ -223,16 +229,18 @@ export const reserveTx = <A, B, E, R>(
   Exclude<R, Effect.Transaction> | Scope.Scope
 > =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(of.store.holdWith(requestOf(of, amount, options), alongside, restore), ([hold, value]) =>
-      Effect.map(
-        Effect.andThen(
-          Effect.addFinalizer((exit) =>
-            Exit.isFailure(exit) && options?.undo !== undefined ? options.undo(value) : Effect.void
+    Effect.flatMap(
+      Effect.suspend(() => of.store.holdWith(requestOf(of, amount, options), alongside, restore)),
+      ([hold, value]) =>
+        Effect.map(
+          Effect.andThen(
+            Effect.addFinalizer((exit) =>
+              Exit.isFailure(exit) && options?.undo !== undefined ? options.undo(value) : Effect.void
+            ),
+            Effect.withFiber((fiber) => own(fiber, new ReservationImpl(of, hold, options)))
           ),
-          Effect.withFiber((fiber) => own(fiber, new ReservationImpl(of, hold, options)))
-        ),
-        (reservation) => ({ reservation, value })
-      )
+          (reservation) => ({ reservation, value })
+        )
     )
   )
 

@@ -41,19 +41,21 @@ const heldBy = (account: MemoryAccount, j: number, { epoch }: Ledger.Ledger): nu
     const i = hold.accounts.indexOf(account)
     let k = j
     for (const before of hold.accounts.slice(0, i)) k += before.cells.length
-    for (let part: typeof hold.older = hold; part !== undefined; part = part.older) {
+    for (const part of [...hold.older, hold]) {
       if (part.epochs[k] === epoch) sum += part.amounts[i]!
     }
   }
   return sum
 }
 
-/** Who stands first everywhere and fits must have been served: otherwise a wake-up was lost. */
+/** Who stands first everywhere and fits must have been served, unless its timer is about to fire: else a wake-up was lost. */
 const auditQueue = (account: MemoryAccount): string | undefined => {
   const first = account.queue.first?.waiter
   if (first === undefined || first.deciding === true) return undefined
   if (!first.accounts.every((other) => other.queue.first?.waiter === first)) return undefined
   const books = first.request.accounts.flatMap((other) => other.cells.map((cell) => cell.value))
+  const latest = Math.max(...books.map((ledger) => ledger.at))
+  if (first.accounts.some((other) => other.timer !== undefined && other.timer.at <= latest)) return undefined
   return denialOf(first.request, Number.MIN_SAFE_INTEGER, books) === undefined
     ? "the first in turn fits, and still waits"
     : undefined

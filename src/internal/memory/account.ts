@@ -41,17 +41,17 @@ export class MemoryAccount implements Store.Account {
 
 /** An amount of each account, and the epoch of each ledger that it was taken in. */
 export interface Part {
-  readonly amounts: Array<number>
+  readonly amounts: ReadonlyArray<number>
   readonly epochs: ReadonlyArray<number>
-  readonly older: Part | undefined
 }
 
-export class MemoryHold implements Store.Hold, Part {
+export class MemoryHold implements Store.Hold {
   readonly accounts: ReadonlyArray<MemoryAccount>
+  /** What was held in the latest epochs. */
   amounts: Array<number>
   epochs: ReadonlyArray<number>
-  /** What was held before an extension in a later epoch. */
-  older: Part | undefined = undefined
+  /** What was held before an extension in later epochs, the oldest first. */
+  older: ReadonlyArray<Part> = nothingOlder
   outcome: Store.Outcome | undefined = undefined
 
   constructor(accounts: ReadonlyArray<MemoryAccount>, amounts: Array<number>, epochs: ReadonlyArray<number>) {
@@ -61,14 +61,14 @@ export class MemoryHold implements Store.Hold, Part {
   }
 
   get held(): ReadonlyArray<number> {
-    let total: ReadonlyArray<number> = this.amounts
-    for (let part = this.older; part !== undefined; part = part.older) {
-      const { amounts } = part
-      total = total.map((amount, i) => amount + amounts[i]!)
-    }
-    return total
+    return this.older.reduce<ReadonlyArray<number>>((total, part) => sum(total, part.amounts), this.amounts)
   }
 }
+
+export const nothingOlder: ReadonlyArray<Part> = []
+
+export const sum = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): Array<number> =>
+  one.map((amount, i) => amount + other[i]!)
 
 export interface MemoryRequest extends Store.Request {
   readonly accounts: ReadonlyArray<MemoryAccount>

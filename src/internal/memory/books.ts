@@ -2,7 +2,7 @@
 import type * as TxRef from "effect/TxRef"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { type AnyFiber, type MemoryAccount, MemoryHold, notify, nowFor, type Part } from "./account.ts"
+import { type AnyFiber, type MemoryAccount, MemoryHold, notify, nowFor, type Part, sum } from "./account.ts"
 
 /** Writes a `TxRef` as a transaction of one step would: value, version, wake-ups. */
 export const writeDirect = <A>(fiber: AnyFiber, ref: TxRef.TxRef<A>, value: A): void => {
@@ -43,7 +43,7 @@ export const take = (
     const amount = amounts[i]!
     for (let j = 0; j < account.cells.length; j++) {
       const ledger = scratch[k++]!
-      if (amount > 0) writeDirect(fiber, account.cells[j]!, Ledger.hold(ledger, amount))
+      writeDirect(fiber, account.cells[j]!, Ledger.hold(ledger, amount))
     }
     notify(fiber, account)
   }
@@ -71,17 +71,35 @@ export const enter = (
     track(hold)
     return hold
   }
-  if (into.epochs === epochs || into.epochs.every((epoch, k) => epoch === epochs[k])) {
+  if (sameEpochs(into.epochs, epochs)) {
     for (let i = 0; i < amounts.length; i++) into.amounts[i]! += amounts[i]!
   } else {
-    // A part of nothing is not kept: in the chain of parts, what is behind an empty one is empty too.
-    if (into.amounts.some((amount) => amount > 0)) {
-      into.older = { amounts: into.amounts, epochs: into.epochs, older: into.older }
-    }
+    into.older = older(into, epochs)
     into.amounts = amounts
     into.epochs = epochs
   }
   return into
+}
+
+/** The parts before those of `epochs`. What is of no epoch that goes on is one part, however many epochs it came from. */
+const older = (hold: MemoryHold, epochs: ReadonlyArray<number>): ReadonlyArray<Part> => {
+  const parts: Array<Part> = []
+  for (const part of [...hold.older, hold]) {
+    if (part.amounts.every((amount) => amount === 0)) continue
+    const going = part.epochs.map((epoch, k) => (epoch === epochs[k] ? epoch : OVER))
+    const same = parts.findIndex((other) => sameEpochs(other.epochs, going))
+    if (same < 0) parts.push({ amounts: part.amounts, epochs: going })
+    else parts[same] = { amounts: sum(parts[same]!.amounts, part.amounts), epochs: going }
+  }
+  return parts
+}
+
+const OVER = -1
+
+const sameEpochs = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean => {
+  if (one === other) return true
+  for (let k = 0; k < one.length; k++) if (one[k] !== other[k]) return false
+  return true
 }
 
 export const track = (hold: MemoryHold): void => {
@@ -107,28 +125,6 @@ const giveBack = (
   }
 }
 
-/** Splits what is charged over the parts of an extended hold: the older ones first, what is left to the last. */
-const settleParts = (
-  fiber: AnyFiber,
-  accounts: ReadonlyArray<MemoryAccount>,
-  part: Part,
-  charges: ReadonlyArray<number>,
-  now: number
-): ReadonlyArray<number> => {
-  if (part.older === undefined) return charges
-  const rest = settleParts(fiber, accounts, part.older, charges, now)
-  const older = part.older.amounts
-  giveBack(
-    fiber,
-    accounts,
-    part.older.epochs,
-    older,
-    rest.map((charge, i) => Math.min(charge, older[i]!)),
-    now
-  )
-  return rest.map((charge, i) => Math.max(0, charge - older[i]!))
-}
-
 const nobody: ReadonlyArray<string> = []
 
 export const settle = (
@@ -141,17 +137,24 @@ export const settle = (
   const now = nowFor(fiber, accounts)
   const { held } = hold
   const charged = charges ?? held
-  giveBack(fiber, accounts, hold.epochs, hold.amounts, settleParts(fiber, accounts, hold, charged, now), now)
+  // What was held first is charged first; what is left is charged to the latest.
+  let rest = charged
+  for (const { amounts, epochs } of hold.older) {
+    const part = least(rest, amounts)
+    giveBack(fiber, accounts, epochs, amounts, part, now)
+    rest = difference(rest, part)
+  }
+  giveBack(fiber, accounts, hold.epochs, hold.amounts, rest, now)
   let overran = nobody
   for (let i = 0; i < accounts.length; i++) {
     const account = accounts[i]!
-    const difference = held[i]! - charged[i]!
+    const left = held[i]! - charged[i]!
     const tally = account.settled[cause]
     tally.count++
     account.charged = Math.min(account.charged + charged[i]!, Number.MAX_SAFE_INTEGER)
-    if (difference > 0) tally.refunded = Math.min(tally.refunded + difference, Number.MAX_SAFE_INTEGER)
-    else if (difference < 0) {
-      account.overage = Math.min(account.overage - difference, Number.MAX_SAFE_INTEGER)
+    if (left > 0) tally.refunded = Math.min(tally.refunded + left, Number.MAX_SAFE_INTEGER)
+    else if (left < 0) {
+      account.overage = Math.min(account.overage - left, Number.MAX_SAFE_INTEGER)
       if (account.cells.some((cell) => Ledger.debt(cell.value) > 0)) overran = [...overran, account.name]
     }
     account.open?.delete(hold)
@@ -160,33 +163,29 @@ export const settle = (
   return hold.outcome
 }
 
-/** Gives back from the oldest part first. */
+/** Gives back some of an open hold, of what was held first. */
 export const reduce = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
   const { accounts } = hold
   const now = nowFor(fiber, accounts)
+  const none = zeros(amounts.length)
   let rest = amounts
-  if (hold.older !== undefined) {
-    rest = reduceOlder(fiber, accounts, hold.older, amounts, now)
-    if (hold.older.amounts.every((amount) => amount === 0)) hold.older = undefined
+  if (hold.older.length > 0) {
+    hold.older = hold.older.map((part) => {
+      const given = least(rest, part.amounts)
+      giveBack(fiber, accounts, part.epochs, given, none, now)
+      rest = difference(rest, given)
+      return { amounts: difference(part.amounts, given), epochs: part.epochs }
+    })
   }
-  giveBack(fiber, accounts, hold.epochs, rest, zeros(rest.length), now)
+  giveBack(fiber, accounts, hold.epochs, rest, none, now)
   for (let i = 0; i < accounts.length; i++) hold.amounts[i]! -= rest[i]!
 }
 
-/** Answers what is left for the newer parts. */
-const reduceOlder = (
-  fiber: AnyFiber,
-  accounts: ReadonlyArray<MemoryAccount>,
-  part: Part,
-  amounts: ReadonlyArray<number>,
-  now: number
-): ReadonlyArray<number> => {
-  const asked = part.older === undefined ? amounts : reduceOlder(fiber, accounts, part.older, amounts, now)
-  const given = asked.map((amount, i) => Math.min(amount, part.amounts[i]!))
-  giveBack(fiber, accounts, part.epochs, given, zeros(given.length), now)
-  given.forEach((amount, i) => (part.amounts[i]! -= amount))
-  return asked.map((amount, i) => amount - given[i]!)
-}
+const least = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): ReadonlyArray<number> =>
+  one.map((amount, i) => Math.min(amount, other[i]!))
+
+const difference = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): ReadonlyArray<number> =>
+  one.map((amount, i) => amount - other[i]!)
 
 const zeros = (count: number): ReadonlyArray<number> => (noCharges[count] ??= new Array<number>(count).fill(0))
 

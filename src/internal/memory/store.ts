@@ -26,11 +26,11 @@ const holdNow = (
   accounts: ReadonlyArray<MemoryAccount>,
   amounts: ReadonlyArray<number>,
   into: MemoryHold | undefined
-): MemoryHold | undefined => {
+): MemoryHold | "denied" | "undecided" => {
   check(accounts, amounts, into)
-  if (blocked(accounts, amounts) || inTransaction(fiber)) return undefined
+  if (blocked(accounts, amounts) || inTransaction(fiber)) return "undecided"
   const epochs = take(fiber, accounts, amounts, nowFor(fiber, accounts))
-  return epochs && enter(accounts, amounts as Array<number>, epochs, into)
+  return epochs === undefined ? "denied" : enter(accounts, amounts as Array<number>, epochs, into)
 }
 
 const hold = (
@@ -57,15 +57,17 @@ const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> 
     const { accounts, amounts, into } = request
     if (inTransaction(fiber)) return Effect.die(nested(request, "tryReserve"))
     const hold = holdNow(fiber, accounts, [...amounts], into)
-    if (hold !== undefined || !blocked(accounts, amounts)) return Effect.succeed(hold)
+    if (typeof hold === "object") return Effect.succeed(hold)
     // The queue decides whether this one may pass, by its priority or by first fit.
-    if (denialOf(request, nowFor(fiber, accounts)) !== undefined) return Effect.succeed(hold)
+    if (hold === "denied" || denialOf(request, nowFor(fiber, accounts)) !== undefined) return nothing
     const waiter = new Waiter(request, fiber, false)
     stand(waiter)
     for (const account of waiter.accounts) pump(account)
     if (waiter.verdict === undefined) giveUp(waiter)
     return Effect.succeed(waiter.hold)
   })
+
+const nothing = Effect.sync((): undefined => undefined)
 
 const settleNow = (
   fiber: AnyFiber,

@@ -38,15 +38,17 @@ const holdInJournal = (request: MemoryRequest, turn: Waiter | undefined): Effect
     const cells = request.accounts.flatMap((account) => account.cells)
     const amounts = request.accounts.flatMap((account, i) => account.cells.map(() => request.amounts[i]!))
     return Effect.flatMap(
-      Effect.forEach(cells, (cell) => Effect.map(TxRef.get(cell), (ledger) => Ledger.refill(ledger, now))),
-      (ledgers) => {
+      Effect.forEach(cells, (cell) => TxRef.get(cell)),
+      (before) => {
+        const ledgers = before.map((ledger) => Ledger.refill(ledger, now))
         const denial = denialOf(request, now, ledgers)
         if (denial !== undefined) return Effect.fail(new Denied(denial))
         const epochs = ledgers.map((ledger) => ledger.epoch)
         return Effect.as(
-          Effect.forEach(cells, (cell, k) =>
-            amounts[k] === 0 ? Effect.void : TxRef.set(cell, Ledger.hold(ledgers[k]!, amounts[k]!))
-          ),
+          Effect.forEach(cells, (cell, k) => {
+            const after = Ledger.hold(ledgers[k]!, amounts[k]!)
+            return after === before[k] ? Effect.void : TxRef.set(cell, after)
+          }),
           new MemoryHold(request.accounts, [...request.amounts], epochs)
         )
       }
