@@ -17,34 +17,27 @@
  * console.log(left) // 8
  * ```
  */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { BudgetStore } from "./BudgetStore.ts"
-import type { Account, Adjustment, Enforcement, Order, Snapshot } from "./BudgetStore.ts"
+import type { Account, Adjustment, Snapshot } from "./BudgetStore.ts"
+import { definitionOf, type WaitOptions } from "./internal/definition.ts"
 import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
 import { face, type FaceClass } from "./internal/service.ts"
 import type { Limit } from "./Limit.ts"
 import type * as Reservation from "./Reservation.ts"
 
+export type { WaitOptions } from "./internal/definition.ts"
 export type { FaceClass } from "./internal/service.ts"
 
 /** What a budget allows and what happens when the answer is no. */
-export interface Options {
+export interface Options extends WaitOptions {
   /** In errors and snapshots. Default: the identifier of the service. */
   readonly name?: string | undefined
   /** What is allowed; of several limits, all must admit. */
   readonly limit: Limit | ReadonlyArray<Limit>
-  /** Default `reject`. */
-  readonly enforcement?: Enforcement | undefined
-  /** Whose turn it is, for `throttle`. Default `fifo`. */
-  readonly order?: Order | undefined
-  /** How many may wait, for `throttle`; one more fails with `QueueFull`. Default: no bound. */
-  readonly maxQueued?: number | undefined
-  /** How long a wait may take, for `throttle`; longer fails with `TimedOut`. Default: no bound. */
-  readonly timeout?: Duration.Input | undefined
 }
 
 /** What every face over one set of books can be asked. */
@@ -97,14 +90,7 @@ export const open = (
 ): Effect.Effect<SingleLayout, never, BudgetStore | Scope.Scope> =>
   BudgetStore.use((store) =>
     Effect.map(
-      store.open({
-        name: options.name,
-        limits: listOf(options.limit),
-        enforcement: options.enforcement ?? "reject",
-        order: options.order ?? "fifo",
-        maxQueued: options.maxQueued,
-        timeout: options.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
-      }),
+      Effect.suspend(() => store.open(definitionOf(options.name, listOf(options.limit), options))),
       (account) => ({
         store,
         account,

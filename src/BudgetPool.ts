@@ -17,23 +17,24 @@
  * console.log((await Effect.runPromise(Effect.provide(program, layer))).total) // 1200
  * ```
  */
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Option from "effect/Option"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { BudgetExceeded } from "./BudgetError.ts"
-import type { Enforcement, Order, Request, Snapshot } from "./BudgetStore.ts"
+import type { Request, Snapshot } from "./BudgetStore.ts"
 import { BudgetStore } from "./BudgetStore.ts"
+import { definitionOf, type WaitOptions } from "./internal/definition.ts"
 import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
 import { face, type FaceClass } from "./internal/service.ts"
 import * as Limit from "./Limit.ts"
 import type * as Reservation from "./Reservation.ts"
+import * as Usd from "./Usd.ts"
 
 /** What one task uses: tokens, and nano-dollars (see `Usd`). */
 export interface Usage {
   readonly input: number
   readonly output: number
-  readonly cost: number
+  readonly cost: Usd.Usd
 }
 
 /** How much all tasks may use together; exactly at the cap is allowed. What is absent has no cap. */
@@ -41,8 +42,7 @@ export interface Caps {
   readonly input?: number | undefined
   readonly output?: number | undefined
   readonly total?: number | undefined
-  /** Nano-dollars. */
-  readonly cost?: number | undefined
+  readonly cost?: Usd.Usd | undefined
 }
 
 /** What all tasks have used since the last reset. What is only held does not count. */
@@ -52,15 +52,11 @@ export interface Totals extends Usage {
   readonly calls: number
 }
 
-export interface Options {
+/** The caps, and what happens when a `reserve` does not fit; `record` never waits. */
+export interface Options extends WaitOptions {
   /** In errors and snapshots, as `name/input`, `name/cost` and so on. Default: the identifier of the service. */
   readonly name?: string | undefined
   readonly caps: Caps
-  /** As for a `Budget`; `record` never waits. */
-  readonly enforcement?: Enforcement | undefined
-  readonly order?: Order | undefined
-  readonly maxQueued?: number | undefined
-  readonly timeout?: Duration.Input | undefined
 }
 
 /** A pool. All amounts are whole numbers from 0 to 2^53 - 1. */
@@ -99,20 +95,13 @@ export const make = (
   Effect.gen(function* () {
     const store = yield* BudgetStore
     const accounts = yield* Effect.forEach(KINDS, (kind) =>
-      store.open({
-        name: `${options.name}/${kind}`,
-        limits: [limitOf(options.caps, kind)],
-        enforcement: options.enforcement ?? "reject",
-        order: options.order ?? "fifo",
-        maxQueued: options.maxQueued,
-        timeout: options.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
-      })
+      store.open(definitionOf(`${options.name}/${kind}`, [limitOf(options.caps, kind)], options))
     )
     const layout: Layout<Usage> = {
       store,
       accounts,
       encode: ({ cost, input, output }) => [input, output, input + output, cost, 1],
-      decode: ([input, output, , cost]) => ({ input: input!, output: output!, cost: cost! })
+      decode: ([input, output, , cost]) => ({ input: input!, output: output!, cost: Usd.nanos(cost!) })
     }
     const snapshot = Effect.map(
       store.read(accounts),
@@ -122,9 +111,9 @@ export const make = (
           Snapshot
         >
     )
-    const spent = (snapshot: Snapshot) => snapshot.ledgers[0]!.spent
+    const spent = (snapshot: Snapshot) => snapshot.ledgers[0].spent
     const capOf = (snapshot: Snapshot): number | undefined => {
-      const { limit } = snapshot.ledgers[0]!
+      const { limit } = snapshot.ledgers[0]
       return limit._tag === "Unlimited" ? undefined : Limit.maximum(limit)
     }
     const request = (usage: Usage): Request => ({
@@ -152,14 +141,14 @@ export const make = (
         input: spent(input),
         output: spent(output),
         total: spent(total),
-        cost: spent(cost),
+        cost: Usd.nanos(spent(cost)),
         calls: spent(calls)
       })),
       caps: Effect.map(snapshot, ({ cost, input, output, total }) => ({
         input: capOf(input),
         output: capOf(output),
         total: capOf(total),
-        cost: capOf(cost)
+        cost: Option.getOrUndefined(Option.map(Option.fromUndefinedOr(capOf(cost)), Usd.nanos))
       })),
       setCaps: (caps) =>
         store.adjust(

@@ -95,7 +95,7 @@ export interface LedgerSnapshot {
 export interface Snapshot {
   readonly budget: string
   /** One for each limit, in the order of the declaration. */
-  readonly ledgers: ReadonlyArray<LedgerSnapshot>
+  readonly ledgers: readonly [LedgerSnapshot, ...Array<LedgerSnapshot>]
   /** What could be reserved now: the least that any limit has available. Negative while there is debt. */
   readonly available: number
   /** How many wait. */

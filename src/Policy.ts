@@ -47,7 +47,10 @@ export interface Policy<in out M extends Members> extends Reservation.Reservable
   readonly snapshot: Effect.Effect<{ readonly [K in keyof M]: readonly [Snapshot, ...Array<Snapshot>] }>
 }
 
-/** A service class for a policy. Its layer needs the members' layers. */
+/**
+ * A service class for a policy. Its layer needs the members' layers; `Layer.provideMerge` instead of `Layer.provide` gives the
+ * program the same budgets as the policy.
+ */
 export interface PolicyClass<
   in out Self,
   in out Id extends string,

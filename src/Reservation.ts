@@ -64,7 +64,7 @@ export interface Options {
 /** How to ask for a reservation together with a transaction. */
 export interface TxOptions<B> extends Options {
   /** Run when the scope ends in failure or interruption, with what the transaction answered: put the job back. */
-  readonly undo?: ((value: B) => Effect.Effect<void>) | undefined
+  readonly undo?: ((value: B) => Effect.Effect<unknown>) | undefined
 }
 
 /**
@@ -76,7 +76,10 @@ export interface TxOptions<B> extends Options {
  */
 export interface Reservable<in out A> {
   readonly [TypeId]: Internal<A>
-  /** Reserves for the current scope. */
+  /**
+   * Reserves for the current scope. A wait in an uninterruptible region (the acquire of an `acquireRelease`, say) cannot be
+   * interrupted: give it a `timeout`.
+   */
   readonly reserve: (
     amount: A,
     options?: Options

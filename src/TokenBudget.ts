@@ -61,7 +61,11 @@ export const make = (
     }
   })
 
-const charge = (held: number, usage: Usage): number => {
+/**
+ * What a reported usage charges a reservation of `held` tokens, by the rule of `recordUsage`: for a policy, which settles
+ * several budgets at once.
+ */
+export const charge = (held: number, usage: Usage): number => {
   const prompt = saturate(usage.prompt)
   const completion = saturate(usage.completion)
   const known = Math.min((prompt ?? 0) + (completion ?? 0), Number.MAX_SAFE_INTEGER)

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, TxQueue, TxRef } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, TxQueue, TxRef } from "effect"
 import { TestClock } from "effect/testing"
 import { Budget, BudgetStore, Ledger, Limit } from "../src/index.ts"
 import { audited } from "./utils/auditor.ts"
@@ -156,7 +156,7 @@ describe("reserveTx", () => {
       const queue = yield* TxQueue.unbounded<string>()
       yield* TxQueue.offer(queue, "job")
       const take = budget.reserveTx(3, TxQueue.take(queue), {
-        undo: (job) => Effect.asVoid(TxQueue.offer(queue, job))
+        undo: (job) => TxQueue.offer(queue, job)
       })
       yield* Effect.exit(Effect.scoped(Effect.andThen(take, Effect.fail("later"))))
       assert.strictEqual(yield* TxQueue.size(queue), 1)
@@ -270,13 +270,10 @@ describe("reserveTx", () => {
       )
       const taken = yield* Effect.forEach(
         Array.from({ length: 100 }),
-        () =>
-          Effect.scoped(Effect.map(budget.reserveTx(1, TxQueue.take(queue)), ({ value }) => value)).pipe(
-            Effect.catchTag("BudgetExceeded", () => Effect.succeed(undefined))
-          ),
+        () => Effect.option(Effect.scoped(Effect.map(budget.reserveTx(1, TxQueue.take(queue)), ({ value }) => value))),
         { concurrency: "unbounded" }
       )
-      const jobs = taken.filter((job) => job !== undefined)
+      const jobs = taken.flatMap(Option.toArray)
       assert.strictEqual(new Set(jobs).size, 30)
       assert.strictEqual(jobs.length, 30)
       assert.strictEqual(yield* TxQueue.size(queue), 20)
@@ -292,7 +289,9 @@ describe("inside somebody's transaction", () => {
         Effect.scoped(budget.reserve(1)),
         Effect.scoped(budget.tryReserve(1)),
         Effect.scoped(budget.reserveTx(1, Effect.void)),
-        budget.withReservation(1, () => Effect.void)
+        budget.withReservation(1, () => Effect.void),
+        budget.topUp(1),
+        budget.reset
       ]
       for (const effect of inTx) {
         const message = messageOf(yield* Effect.exit(Effect.tx(effect)))

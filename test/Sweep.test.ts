@@ -1,6 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Scope, TxQueue, TxRef } from "effect"
-import { Budget, BudgetPool, BudgetStore, Limit, Policy, type BudgetError, type Reservation } from "../src/index.ts"
+import {
+  Budget,
+  BudgetPool,
+  BudgetStore,
+  Limit,
+  Policy,
+  Usd,
+  type BudgetError,
+  type Reservation
+} from "../src/index.ts"
 import { type Probe, sweep } from "./utils/sweep.ts"
 
 type Failure = BudgetError.BudgetExceeded | BudgetError.FailedReservation
@@ -145,7 +154,7 @@ describe("interrupted at any point, nothing stays held", () => {
         const pool = yield* Effect.scoped(Layer.build(Pool.layer({ caps: { input: 10, total: 10 } }))).pipe(
           Effect.flatMap((services) => Effect.provide(Pool, services))
         )
-        const usage = { input: 2, output: 3, cost: 5 }
+        const usage = { input: 2, output: 3, cost: Usd.nanos(5) }
         return {
           program: Effect.andThen(
             pool.withReservation(usage, (r) => Effect.andThen(use, r.commit({ ...usage, output: 1 }))),
@@ -189,7 +198,7 @@ describe("reserveTx, interrupted at any point, loses neither the job nor the bud
           // The scope decides, for the job as for the budget: done if it ends in success.
           yield* Effect.addFinalizer((exit) => Effect.sync(() => Exit.isSuccess(exit) && done++))
           yield* budget.reserveTx(2, TxQueue.take(queue), {
-            undo: (job) => Effect.asVoid(TxQueue.offer(queue, job))
+            undo: (job) => TxQueue.offer(queue, job)
           })
           yield* use
         })

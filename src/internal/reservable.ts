@@ -4,7 +4,6 @@
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -14,6 +13,7 @@ import type { BudgetExceeded, FailedReservation } from "../BudgetError.ts"
 import type * as Store from "../BudgetStore.ts"
 import type * as Reservation from "../Reservation.ts"
 import { badAmount, isAmount } from "./amount.ts"
+import { timeoutOf } from "./definition.ts"
 
 export const TypeId = "~effect-budget/Reservable"
 
@@ -142,7 +142,7 @@ const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options
     amounts: of.encode(amount),
     priority,
     wait: true,
-    timeout: options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout),
+    timeout: timeoutOf(of.accounts[0]!.name, options?.timeout),
     into: undefined,
     own: undefined
   }

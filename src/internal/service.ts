@@ -13,9 +13,15 @@ export interface FaceClass<
   in out Face,
   in out Options
 > extends Context.ServiceClass<Self, Id, Face> {
-  /** Books in this process. */
+  /**
+   * Books in this process. Every call opens books of its own: to share one budget between a program and a policy, build the
+   * layer once and pass it on with `Layer.provideMerge`. A limit that cannot be used dies with a `RangeError`.
+   */
   readonly layer: (options: Options) => Layer.Layer<Self>
-  /** Books in this process, by options that are read from configuration when the layer is built. */
+  /**
+   * Books in this process, by options that are read from configuration when the layer is built. What is missing or malformed
+   * is a `ConfigError`; a limit that cannot be used dies with a `RangeError`, as in `layer`.
+   */
   readonly layerConfig: (options: Config.Wrap<Options>) => Layer.Layer<Self, Config.ConfigError>
   /** Books in the `BudgetStore` of the context. */
   readonly layerStore: (options: Options) => Layer.Layer<Self, never, BudgetStore>

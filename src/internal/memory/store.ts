@@ -3,6 +3,7 @@
  * directly, in one synchronous step, with the same effect as a committed transaction (value, version, wake-ups); inside
  * `Effect.tx` it goes through the journal.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as TxRef from "effect/TxRef"
@@ -11,6 +12,7 @@ import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import * as Limit from "../../Limit.ts"
 import { badAmount, isAmount } from "../amount.ts"
+import { checkLimits } from "../definition.ts"
 import { type AnyFiber, MemoryAccount, type MemoryHold, type MemoryRequest, nowFor, nowOf } from "./account.ts"
 import { enter, reduce, settle, take, writeDirect } from "./books.ts"
 import { check, denialOf, refuse } from "./denial.ts"
@@ -40,7 +42,7 @@ const hold = (
   Effect.withFiber((fiber) => {
     const { accounts, amounts, into } = request
     check(accounts, amounts, into)
-    if (inTransaction(fiber)) return Effect.die(nested(request, into === undefined ? "reserve" : "extend"))
+    if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, into === undefined ? "reserve" : "extend"))
     const now = nowFor(fiber, accounts)
     if (!request.wait || !blocked(accounts, amounts)) {
       const epochs = take(fiber, accounts, amounts, now)
@@ -55,7 +57,7 @@ const hold = (
 const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> =>
   Effect.withFiber((fiber) => {
     const { accounts, amounts, into } = request
-    if (inTransaction(fiber)) return Effect.die(nested(request, "tryReserve"))
+    if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, "tryReserve"))
     const hold = holdNow(fiber, accounts, [...amounts], into)
     if (typeof hold === "object") return Effect.succeed(hold)
     // The queue decides whether this one may pass, by its priority or by first fit.
@@ -82,12 +84,14 @@ const settleNow = (
 }
 
 const reduceNow = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
+  if (inTransaction(fiber)) throw nested(hold.accounts[0]!, "release")
   reduce(fiber, hold, amounts)
   for (let i = 0; i < hold.accounts.length; i++) freed(fiber, hold.accounts[i]!)
 }
 
 const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
+    if (inTransaction(fiber)) return Effect.die(nested(changes[0]![0], "a change of the budget"))
     const now = nowOf(fiber)
     const adjustedAll = changes.map(([account, adjustment]) => adjusted(account, adjustment, now))
     changes.forEach(([account], i) => {
@@ -146,15 +150,6 @@ const adjusted = (account: MemoryAccount, adjustment: Store.Adjustment, now: num
   }
 }
 
-const checkLimits = (name: string, limits: ReadonlyArray<Limit.Limit>): void => {
-  if (limits.length === 0)
-    throw new RangeError(`Budget "${name}" has no limit; Limit.unlimited says that there is none`)
-  for (const limit of limits) {
-    const problem = Limit.problem(limit)
-    if (problem !== undefined) throw new RangeError(`Budget "${name}": ${problem}`)
-  }
-}
-
 const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> =>
   Effect.withFiber((fiber) => {
     const now = nowOf(fiber)
@@ -174,15 +169,15 @@ const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArr
   })
 
 const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, now: number): Store.Snapshot => {
-  const ledgers = books.map((book): Store.LedgerSnapshot => {
+  const [first, ...rest] = books.map((book): Store.LedgerSnapshot => {
     const { available, epoch, granted, held, limit, spent } = Ledger.refill(book, now)
     return { limit, granted, available, held, spent, epoch }
   })
   const { charged, name, overage, queue, settled } = account
   return {
     budget: name,
-    ledgers,
-    available: Math.min(...ledgers.map((ledger) => ledger.available)),
+    ledgers: [first!, ...rest],
+    available: Math.min(first!.available, ...rest.map((ledger) => ledger.available)),
     waiters: queue.size,
     settled: {
       committed: { ...settled.committed },
@@ -217,11 +212,7 @@ const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
   })
 
 export const memory: Store.BudgetStore["Service"] = {
-  open: (definition) =>
-    Effect.clockWith((clock) => {
-      checkLimits(definition.name, definition.limits)
-      return Effect.succeed(new MemoryAccount(definition, clock.currentTimeMillisUnsafe()))
-    }),
+  open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, now)),
   hold: (request, restore) => hold(mine(request), restore),
   tryHold: (request) => tryHold(mine(request)),
   holdWith: (request, alongside, restore) => holdWith(mine(request), alongside, restore),

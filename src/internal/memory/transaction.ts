@@ -8,7 +8,7 @@ import * as TxRef from "effect/TxRef"
 import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { type AnyFiber, MemoryHold, type MemoryRequest, nowFor } from "./account.ts"
+import { type AnyFiber, type MemoryAccount, MemoryHold, type MemoryRequest, nowFor } from "./account.ts"
 import { track } from "./books.ts"
 import { check, type Denial, denialOf, refuse } from "./denial.ts"
 import { freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
@@ -82,7 +82,7 @@ export const holdWith = <A, E, R>(
 > =>
   Effect.withFiber((fiber) => {
     check(request.accounts, request.amounts, undefined)
-    if (inTransaction(fiber)) return Effect.die(nested(request, "reserveTx"))
+    if (inTransaction(fiber)) return Effect.die(nested(request.accounts[0]!, "reserveTx"))
     let waiter: Waiter | undefined
     const attempt: Effect.Effect<
       readonly [hold: Store.Hold, value: A],
@@ -145,8 +145,8 @@ const decide = (waiter: Waiter | undefined): void => {
   letPass(waiter)
 }
 
-export const nested = (request: MemoryRequest, what: string): Error =>
+export const nested = (account: MemoryAccount, what: string): Error =>
   new Error(
-    `Budget "${request.accounts[0]!.name}": ${what} inside Effect.tx is refused, since a transaction may run more than once. ` +
+    `Budget "${account.name}": ${what} inside Effect.tx is refused, since a transaction may run more than once. ` +
       `Use reserveTx outside of it and pass the transaction as its "alongside".`
   )
