@@ -100,7 +100,7 @@ export const make = (
     const layout: Layout<Usage> = {
       store,
       accounts,
-      encode: ({ cost, input, output }) => [input, output, input + output, cost, 1],
+      encode: ({ cost, input, output }, more) => [input, output, input + output, cost, more === true ? 0 : 1],
       decode: ([input, output, , cost]) => ({ input: input!, output: output!, cost: Usd.nanos(cost!) })
     }
     const snapshot = Effect.map(

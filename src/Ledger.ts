@@ -65,24 +65,31 @@ const flowIn = (self: Ledger, flow: Limit.Flow, now: number): Ledger => {
   const burst = Limit.maximum(self.limit)
   // A full bucket earns nothing, not even a part of a unit.
   if (self.available >= burst) return move(self, { at: now, carry: 0 })
-  let gained: number
-  let carry: number
   const product = (now - self.at) * flow.units + self.carry
   if (product <= MAX) {
-    gained = Math.floor(product / flow.millis)
-    carry = product - gained * flow.millis
-  } else {
-    const exact = BigInt(now - self.at) * BigInt(flow.units) + BigInt(self.carry)
-    gained = toAmount(exact / BigInt(flow.millis))
-    carry = Number(exact % BigInt(flow.millis))
+    const gained = Math.floor(product / flow.millis)
+    return fillTo(self, self.available + gained, now, product - gained * flow.millis)
   }
-  const available = Math.min(self.available + gained, burst)
-  if (available === burst) carry = 0
-  return give(self, available - self.available, now, carry)
+  const exact = BigInt(now - self.at) * BigInt(flow.units) + BigInt(self.carry)
+  const available = toAmount(BigInt(self.available) + exact / BigInt(flow.millis))
+  return fillTo(self, available, now, Number(exact % BigInt(flow.millis)))
+}
+
+/**
+ * A bucket with this much in it, as far as it has room; a full one earns nothing, not even a part of a unit. What was spent
+ * has no bearing on what a rate admits: when the counts would leave the safe integers, it leaves the books.
+ */
+const fillTo = (self: Ledger, level: number, at: number, carry: number): Ledger => {
+  const burst = Limit.maximum(self.limit)
+  const available = Math.max(Math.min(level, burst, MAX - self.held), -MAX)
+  const spent = self.spent <= MAX - self.held - available ? self.spent : Math.max(0, -(available + self.held))
+  const granted = available + self.held + spent
+  return build(self, granted, available, self.held, spent, at, available === burst ? 0 : carry)
 }
 
 /** Whether `amount` can be held now. Nothing but 0 is admitted while there is debt. */
-export const admits = (self: Ledger, amount: number): boolean => amount <= self.available || amount === 0
+export const admits = (self: Ledger, amount: number): boolean =>
+  amount <= self.available || amount === 0 || (self.limit._tag === "Unlimited" && amount <= MAX - self.held)
 
 /**
  * Whether `amount` could ever be admitted while `own` of what is held stays held. What cannot is only helped by another
@@ -112,8 +119,13 @@ export const retryAfter = (self: Ledger, amount: number, now: number): number | 
 }
 
 /** Sets `amount` aside. The caller has asked `admits`. */
-export const hold = (self: Ledger, amount: number): Ledger =>
-  amount === 0 ? self : change(self, self.granted, self.available - amount, self.held + amount, self.spent)
+export const hold = (self: Ledger, amount: number): Ledger => {
+  if (amount === 0) return self
+  const held = self.held + amount
+  // No limit, and the counts would leave the safe integers: what was spent leaves the books.
+  const spent = amount <= self.available ? self.spent : 0
+  return change(self, self.granted, self.granted - held - spent, held, spent)
+}
 
 /**
  * Ends a hold of `amount` made in `epoch`: charges `actual` and gives the rest back. Overage is charged in full and carried as
@@ -125,12 +137,14 @@ export const settle = (self: Ledger, amount: number, epoch: number, actual: numb
   if (self.limit._tag === "Concurrency") {
     return change(self, self.granted, self.available + amount, held, self.spent)
   }
-  const { granted, spent } = actual > MAX - self.spent - held ? forget(self) : self
-  const charged = Math.min(actual, MAX - spent - held)
-  const available =
-    self.limit._tag === "Unlimited" ? granted - held - spent - charged : self.available + amount - charged
-  const forfeited = self.limit._tag === "Rate" ? Math.max(0, available - self.limit.burst) : 0
-  return change(self, granted - forfeited, available - forfeited, held, spent + charged)
+  const before = actual > MAX - self.spent - held ? forget(self) : self
+  const charged = Math.min(actual, MAX - before.spent - held)
+  const spent = before.spent + charged
+  const granted = before.granted
+  const settled = change(self, granted, granted - held - spent, held, spent)
+  return self.limit._tag === "Rate" && charged < amount
+    ? fillTo(settled, settled.available, self.at, self.carry)
+    : settled
 }
 
 /**
@@ -143,9 +157,11 @@ export const topUp = (self: Ledger, amount: number): Ledger | undefined => {
     case "Unlimited":
       return self
     case "Rate":
-      return give(self, Math.min(amount, self.limit.burst - self.available), self.at, self.carry)
+      return fillTo(self, self.available + Math.min(amount, self.limit.burst - self.available), self.at, self.carry)
     default:
-      return amount > MAX - self.granted ? undefined : give(self, amount, self.at, self.carry)
+      return amount > MAX - self.granted
+        ? undefined
+        : change(self, self.granted + amount, self.available + amount, self.held, self.spent)
   }
 }
 
@@ -159,51 +175,35 @@ export const reset = (self: Ledger, now: number): Ledger =>
  * Expects books brought up to `now`.
  */
 export const setLimit = (self: Ledger, limit: Limit.Limit, now: number): Ledger => {
-  const fresh = make(limit, now)
   const { epoch, held } = self
+  const fresh: Ledger = { ...make(limit, now), epoch, held }
   if (limit._tag !== self.limit._tag) {
+    if (limit._tag === "Rate" || limit._tag === "Window") {
+      const available = fresh.available - held
+      const spent = Math.min(self.spent, MAX - Math.max(fresh.available, held))
+      return { ...fresh, granted: available + held + spent, available, spent }
+    }
     const spent = limit._tag === "Concurrency" ? 0 : self.spent
-    const owed = limit._tag === "Capacity" || limit._tag === "Unlimited" ? spent : 0
-    const available = fresh.available - held - owed
-    return { ...fresh, granted: available + held + spent, available, held, spent, epoch }
+    return { ...fresh, available: fresh.available - held - spent, spent }
   }
   const difference = Limit.maximum(limit) - Limit.maximum(self.limit)
-  const { at, granted, spent } = give(self, Math.min(difference, MAX - self.granted + forgettable(self)), self.at, 0)
-  const carry = fresh.flow === undefined ? 0 : rescale(self.carry, self.flow!.millis, fresh.flow.millis)
-  return {
-    ...fresh,
-    granted,
-    available: granted - held - spent,
-    held,
-    spent,
-    epoch,
-    carry,
-    at: limit._tag === "Window" ? fresh.at : at
+  if (limit._tag === "Rate") {
+    const carry = Number((BigInt(self.carry) * BigInt(fresh.flow!.millis)) / BigInt(self.flow!.millis))
+    return fillTo({ ...fresh, spent: self.spent }, self.available + difference, self.at, carry)
   }
+  const granted = Math.min(self.granted + difference, MAX)
+  return { ...fresh, granted, available: granted - held - self.spent, spent: self.spent }
 }
 
 /** What is owed before anything but 0 is admitted again. */
 export const debt = (self: Ledger): number => Math.max(0, -self.available)
 
-const give = (self: Ledger, amount: number, at: number, carry: number): Ledger => {
-  const { granted, spent } = amount > MAX - self.granted ? forget(self) : self
-  return build(self, granted + amount, self.available + amount, self.held, spent, at, carry)
-}
-
-/**
- * What was spent has no bearing on what a rate (or no limit) admits next. When the counts would leave the safe integers, it
- * leaves the books.
- */
-const forgettable = (self: Ledger): number =>
-  self.limit._tag === "Rate" || self.limit._tag === "Unlimited" ? Math.max(0, Math.min(self.spent, self.granted)) : 0
-
+/** The books without what was spent, as far as that has no bearing on what is admitted next. */
 const forget = (self: Ledger): { readonly granted: number; readonly spent: number } => {
-  const amount = forgettable(self)
-  const granted = self.limit._tag === "Unlimited" ? self.granted : self.granted - amount
-  return { granted, spent: self.spent - amount }
+  if (self.limit._tag === "Unlimited") return { granted: self.granted, spent: 0 }
+  const amount = self.limit._tag === "Rate" ? Math.max(0, Math.min(self.spent, self.granted)) : 0
+  return { granted: self.granted - amount, spent: self.spent - amount }
 }
-
-const rescale = (carry: number, from: number, to: number): number => Number((BigInt(carry) * BigInt(to)) / BigInt(from))
 
 const windowStart = (flow: Limit.Flow, now: number): number => Math.floor(now / flow.millis) * flow.millis
 

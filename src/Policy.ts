@@ -114,10 +114,10 @@ const combine = <M extends Members>(
   return {
     store: first.store,
     accounts,
-    encode: (amounts) => {
+    encode: (amounts, more) => {
       const encoded: Array<number> = []
       for (let i = 0; i < keys.length; i++) {
-        const part = members[i]!.encode(amounts[keys[i]!])
+        const part = members[i]!.encode(amounts[keys[i]!], more)
         for (let j = 0; j < part.length; j++) encoded.push(part[j]!)
       }
       return encoded

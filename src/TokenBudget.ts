@@ -42,7 +42,7 @@ export interface TokenBudget extends Budget {
    */
   readonly recordUsage: (
     reservation: Reservation.Reservation<number>,
-    usage: Usage
+    usage: Usage | undefined
   ) => Effect.Effect<Reservation.Settlement<number>>
   /** All tokens that were ever charged. */
   readonly tokensConsumed: Effect.Effect<number>
@@ -65,9 +65,9 @@ export const make = (
  * What a reported usage charges a reservation of `held` tokens, by the rule of `recordUsage`: for a policy, which settles
  * several budgets at once.
  */
-export const charge = (held: number, usage: Usage): number => {
-  const prompt = saturate(usage.prompt)
-  const completion = saturate(usage.completion)
+export const charge = (held: number, usage: Usage | undefined): number => {
+  const prompt = saturate(usage?.prompt)
+  const completion = saturate(usage?.completion)
   const known = Math.min((prompt ?? 0) + (completion ?? 0), Number.MAX_SAFE_INTEGER)
   return prompt === undefined || completion === undefined ? Math.max(known, held) : known
 }

@@ -9,7 +9,7 @@ export const badAmount = (budget: string, what: string, value: unknown): RangeEr
  * A number reported from outside, never trusted: fractions are rounded up, negative numbers count as 0, what is above the
  * safe integers counts as the greatest one. What is not a number is unknown, and unknown is never zero.
  */
-export const saturate = (reported: number | undefined): number | undefined => {
-  if (reported === undefined || Number.isNaN(reported)) return undefined
+export const saturate = (reported: unknown): number | undefined => {
+  if (typeof reported !== "number" || Number.isNaN(reported)) return undefined
   return Math.min(Math.max(Math.ceil(reported), 0), Number.MAX_SAFE_INTEGER)
 }

@@ -23,8 +23,8 @@ export interface Layout {
 }
 
 export interface Reservable<in out A> extends Layout {
-  /** The amount of each account. */
-  readonly encode: (amount: A) => Array<number>
+  /** The amount of each account; `more` for an extension, which is not counted as another use. */
+  readonly encode: (amount: A, more?: boolean) => Array<number>
   readonly decode: (amounts: ReadonlyArray<number>) => A
 }
 
@@ -73,7 +73,15 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   extend(more: A): Effect.Effect<void, BudgetExceeded | FailedReservation> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.suspend(() =>
-        this.of.store.hold({ ...requestOf(this.of, more, this.options), into: this.hold, own: this.hold.held }, restore)
+        this.of.store.hold(
+          {
+            ...requestOf(this.of, more, this.options),
+            amounts: this.of.encode(more, true),
+            into: this.hold,
+            own: this.hold.held
+          },
+          restore
+        )
       )
     )
   }

@@ -283,6 +283,7 @@ export const queueUp = (waiter: Waiter): Effect.Effect<void, BudgetExceeded | Fa
 
 /** Something was given back: it may be enough for the next. */
 export const freed = (fiber: AnyFiber, account: MemoryAccount): void => {
-  if (account.queue.size > 0) pump(account)
+  // Also when the last one has left, for its timer.
+  if (account.queue.size > 0 || account.timer !== undefined) pump(account)
   notify(fiber, account)
 }
