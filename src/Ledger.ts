@@ -138,7 +138,7 @@ export const settle = (self: Ledger, amount: number, epoch: number, actual: numb
     return change(self, self.granted, self.available + amount, held, self.spent)
   }
   const before = actual > MAX - self.spent - held ? forget(self) : self
-  const charged = Math.min(actual, MAX - before.spent - held)
+  const charged = Math.min(actual, MAX - before.spent - held + Math.min(0, before.granted))
   const spent = before.spent + charged
   const granted = before.granted
   const settled = change(self, granted, granted - held - spent, held, spent)
