@@ -1,0 +1,199 @@
+/**
+ * Summarises every text file of a folder, 32 files at a time, under three budgets that are reserved in one step:
+ *
+ * - rows: how many files in all (a capacity)
+ * - tokens: how many a minute (a rate: who finds too few left waits for its turn)
+ * - dollars: how much money in all (a capacity: who finds too little left is denied)
+ *
+ * Each file reserves the most that it may cost, and settles what it did cost. Some files fail (they are not text), some are
+ * interrupted (they are long, and their caller is impatient). However each one ends, the books balance: the ledger at the end
+ * shows it, and the exit code is 1 if they do not.
+ *
+ *     npm run demo [-- FOLDER] [--rows N] [--tokens N] [--dollars N]
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Console, Duration, Effect, Layer, Option, Ref, Schema } from "effect"
+import { LanguageModel } from "effect/ai"
+import { Argument, CliConfig, Command, Flag, GlobalFlag } from "effect/cli"
+import { Budget, Limit, Policy, RowGuard, TokenGuard, Usd } from "effect-budget"
+import { fileURLToPath } from "node:url"
+import * as Audit from "./demo/Audit.ts"
+import * as ExtractiveModel from "./demo/ExtractiveModel.ts"
+import * as Progress from "./demo/Progress.ts"
+import * as SourceFile from "./demo/SourceFile.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The budgets
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Money, in nano-dollars. Rows and tokens have ready-made services, `RowGuard` and `TokenGuard`. */
+class Dollars extends Budget.Service<Dollars>()("demo/Dollars") {}
+
+/** All three as one. Its keys are those of every amount that is reserved or settled. */
+class Summaries extends Policy.Service<Summaries>()("demo/Summaries", {
+  rows: RowGuard,
+  tokens: TokenGuard,
+  dollars: Dollars
+}) {}
+
+interface Allowance {
+  readonly rows: number
+  readonly tokensPerMinute: number
+  readonly tokensAtOnce: number
+  readonly dollars: Usd.Usd
+}
+
+const layerSummaries = ({ dollars, rows, tokensAtOnce, tokensPerMinute }: Allowance) =>
+  Summaries.layer.pipe(
+    Layer.provide([
+      RowGuard.layer({ name: "rows", limit: Limit.capacity(rows) }),
+      TokenGuard.layer({
+        name: "tokens",
+        limit: Limit.rate({ amount: tokensPerMinute, per: "1 minute", burst: tokensAtOnce }),
+        enforcement: "throttle"
+      }),
+      Dollars.layer({ name: "dollars", limit: Limit.capacity(dollars), enforcement: "reject" })
+    ])
+  )
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The work
+// ---------------------------------------------------------------------------------------------------------------------
+
+const CONCURRENCY = 32
+const MAX_OUTPUT_TOKENS = 96
+const TOKENS_PER_SECOND = 5_000
+
+/** Made up, for a million tokens: the model runs in this process and costs nothing. */
+const PRICE = Usd.dollars("0.60")
+
+/** A file of more tokens than this has a caller who gives up before the model can have read it. */
+const LONG = 8_000
+const PATIENCE = Duration.seconds(1.5)
+
+const costOf = (inputTokens: number, outputTokens: number): Audit.Amounts => ({
+  rows: 1,
+  tokens: inputTokens + outputTokens,
+  dollars: Usd.cost(inputTokens + outputTokens, PRICE)
+})
+
+/** The most that a file may cost: all of its tokens, and as many for the answer as the model ever gives. */
+const estimate = (file: SourceFile.SourceFile): Audit.Amounts => costOf(file.tokens, MAX_OUTPUT_TOKENS)
+
+/** Reserves the estimate, summarises, settles. A failure or an interruption on the way gives all of it back. */
+const summarise = Effect.fn("summarise")(function* (file: SourceFile.SourceFile, tally: Ref.Ref<Audit.Tally>) {
+  const policy = yield* Summaries
+  return yield* policy.withReservation(
+    estimate(file),
+    Effect.fnUntraced(function* (reservation) {
+      const prompt = yield* file.text
+      const { text, usage } = yield* LanguageModel.generateText({ prompt })
+      // Usage that is not reported is not zero: then what was reserved for it counts.
+      const actual = costOf(usage.inputTokens.total ?? file.tokens, usage.outputTokens.total ?? MAX_OUTPUT_TOKENS)
+      // The tally is kept beside the budgets, to audit them at the end.
+      yield* Effect.uninterruptible(Effect.andThen(reservation.commit(actual), Ref.update(tally, Audit.charge(actual))))
+      return `${actual.tokens} tokens, ${Usd.format(actual.dollars)}: ${text}`
+    })
+  )
+})
+
+/** However a file ends, it does not stop the others. */
+const attempt = (file: SourceFile.SourceFile, tally: Ref.Ref<Audit.Tally>) =>
+  summarise(file, tally).pipe(
+    // The wait for the budgets counts too. Who is interrupted while waiting has nothing to give back.
+    Effect.timeout(file.tokens > LONG ? PATIENCE : Duration.infinity),
+    Effect.map(Audit.outcome("done")),
+    Effect.catchTag("TimeoutError", () =>
+      Effect.succeed(Audit.outcome("timed out")(`${file.tokens} tokens take longer than ${Duration.format(PATIENCE)}`))
+    ),
+    Effect.catchTag("BudgetExceeded", ({ available, budget, requested }) =>
+      Effect.succeed(
+        Audit.outcome("denied")(
+          `${Audit.format(budget, requested)} of the ${budget}, ${Audit.format(budget, available)} left`
+        )
+      )
+    ),
+    Effect.catch(({ message }) => Effect.succeed(Audit.outcome("failed")(message)))
+  )
+
+const summariseAll = Effect.fn("summariseAll")(function* (files: ReadonlyArray<SourceFile.SourceFile>) {
+  const policy = yield* Summaries
+  const tally = yield* Ref.make(Audit.emptyTally)
+  const each = Effect.fnUntraced(function* (file: SourceFile.SourceFile) {
+    const progress = yield* Progress.Progress
+    const outcome = yield* attempt(file, tally)
+    yield* Ref.update(tally, Audit.count(outcome))
+    yield* progress.finished(file.path, outcome)
+  })
+  const close = Effect.flatMap(Effect.all([policy.snapshot, Ref.get(tally)]), ([books, tally]) =>
+    Audit.close(books, tally, files.length)
+  )
+  yield* Effect.forEach(files, each, { concurrency: CONCURRENCY, discard: true }).pipe(
+    Effect.provide(Progress.layer({ books: policy.snapshot, tally, files: files.length })),
+    // Also after Ctrl-C: by then, whatever was in flight has been interrupted and settled.
+    Effect.onExit(() => close)
+  )
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The command
+// ---------------------------------------------------------------------------------------------------------------------
+
+const command = Command.make(
+  "demo",
+  {
+    folder: Argument.String("folder").pipe(
+      Argument.withDescription("What to summarise. Default: this project"),
+      Argument.withDefault(fileURLToPath(new URL("..", import.meta.url)))
+    ),
+    rows: Flag.Int("rows").pipe(
+      Flag.withDescription("How many files at most. Default: all of them"),
+      Flag.withSchema(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
+      Flag.optional
+    ),
+    tokens: Flag.Int("tokens").pipe(
+      Flag.withDescription("How many tokens a minute. Default: a quarter of a minute for all files, or 300000"),
+      Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000_000 }))),
+      Flag.optional
+    ),
+    dollars: Flag.String("dollars").pipe(
+      Flag.withDescription("How much money in all, like 0.05. Default: enough for all files"),
+      Flag.mapTryCatch(Usd.dollars, () => "dollars, like 0.05"),
+      Flag.optional
+    )
+  },
+  Effect.fnUntraced(function* ({ dollars, folder, rows, tokens }) {
+    const files = yield* SourceFile.scan(folder)
+    const estimates = files.map(estimate)
+    const tokensInAll = estimates.reduce((sum, { tokens }) => sum + tokens, 0)
+    const tokensPerMinute = Option.getOrElse(tokens, () => Math.max(300_000, 4 * tokensInAll))
+    const allowance: Allowance = {
+      rows: Option.getOrElse(rows, () => files.length),
+      tokensPerMinute,
+      // A request for more than this could never be met, and the longest file comes first.
+      tokensAtOnce: Math.max(estimates[0]!.tokens, Math.ceil(tokensPerMinute / 20)),
+      dollars: Option.getOrElse(dollars, () => Usd.sum(estimates.map(({ dollars }) => dollars)))
+    }
+    yield* Console.log(
+      `Summarising ${files.length} files of ${folder}, ${CONCURRENCY} at a time.\n` +
+        `Allowed: ${Audit.format("rows", allowance.rows)} rows, ` +
+        `${Audit.format("tokens", tokensPerMinute)} tokens a minute, ` +
+        `${Audit.format("dollars", allowance.dollars)} (at a made-up ${Usd.format(PRICE)} for a million tokens).\n`
+    )
+    yield* summariseAll(files).pipe(Effect.provide(layerSummaries(allowance)))
+  })
+)
+
+Command.run(command, { version: "1" }).pipe(
+  Effect.tapErrorTag("UsageError", ({ message }) => Console.error(message)),
+  // The command has said already what is wrong with its arguments, or printed its help.
+  Effect.catchTag("ShowHelp", ({ errors }) =>
+    errors.length === 0 ? Effect.void : Effect.fail(new SourceFile.UsageError({ message: "" }))
+  ),
+  Effect.provide([
+    ExtractiveModel.layer({ maxOutputTokens: MAX_OUTPUT_TOKENS, tokensPerSecond: TOKENS_PER_SECOND }),
+    CliConfig.layer({ builtIns: [GlobalFlag.Help] }),
+    NodeServices.layer
+  ]),
+  NodeRuntime.runMain
+)
