@@ -65,17 +65,18 @@ const CASES = {
   "extend: a wrong key": `
     policy.withReservation({ rows: 1, tokens: 2 }, (reservation) => reservation.extend({ rows: 1, token: 2 }))`,
   "a nested policy: a missing key": `
-    nested.reserve({ work: { rows: 1 }, agents: { input: 1, output: 1, cost: 0 } })`,
+    nested.reserve({ work: { rows: 1 }, agents: { input: 1, output: 1, cost: Usd.nanos(0) } })`,
   "one budget: a string": `calls.reserve("1")`,
 
   "a pool's usage": `
     agents.record({ input: 1, output: 2, cost: Usd.dollars("0.10") })
-    agents.reserve({ input: 1, output: 2, cost: 0 })
+    agents.reserve({ input: 1, output: 2, cost: Usd.nanos(0) })
     Agents.layer({ caps: {} })
     Agents.layer({ caps: { input: 1, output: 2, total: 3, cost: Usd.dollars(1) } })`,
   "a pool's usage without a cost": `agents.record({ input: 1, output: 2 })`,
+  "a pool's cost in dollars": `agents.record({ input: 1, output: 2, cost: 5 })`,
   "a pool's usage in words": `agents.reserve({ input: 1, output: 2, cost: "$1" })`,
-  "a pool's usage with a total": `agents.record({ input: 1, output: 2, cost: 0, total: 3 })`,
+  "a pool's usage with a total": `agents.record({ input: 1, output: 2, cost: Usd.nanos(0), total: 3 })`,
   "a cap of another name": `Agents.layer({ caps: { calls: 3 } })`,
 
   "a token reservation of another kind": `
@@ -100,7 +101,7 @@ const CASES = {
     const tried = calls.tryReserve(1)
     same<typeof tried, Effect.Effect<Option.Option<Reservation.Reservation<number>>, never, Scope.Scope>>(true)
 
-    const recorded = agents.record({ input: 1, output: 2, cost: 0 })
+    const recorded = agents.record({ input: 1, output: 2, cost: Usd.nanos(0) })
     same<Effect.Error<typeof recorded>, BudgetExceeded>(true)
 
     type Amounts = Reservation.Amount<typeof policy>
@@ -153,6 +154,7 @@ const ERRORS: { readonly [K in keyof typeof CASES]?: RegExp } = {
   "extend: a wrong key": /'token' does not exist in type|Property 'tokens' is missing/,
   "a nested policy: a missing key": /Property 'tokens' is missing/,
   "one budget: a string": /Argument of type 'string' is not assignable to parameter of type 'number'/,
+  "a pool's cost in dollars": /Type 'number' is not assignable to type 'Usd'/,
   "a pool's usage without a cost": /Property 'cost' is missing/,
   "a pool's usage in words": /Type 'string' is not assignable to type 'number'/,
   "a pool's usage with a total": /'total' does not exist in type 'Usage'/,
