@@ -6,7 +6,7 @@
  * - `available` is negative exactly by the debt
  *
  * All arithmetic is on safe integers, with the remainder of a refill carried to the next, so nothing drifts. Time is given in
- * milliseconds by the caller. A clock that jumps back gives nothing and takes nothing: refilling goes on from the new time.
+ * whole milliseconds by the caller. A clock that goes back gives nothing and takes nothing.
  */
 import * as Limit from "./Limit.ts"
 
@@ -56,9 +56,22 @@ export const isTimed = (self: Ledger): boolean => self.flow !== undefined
 /** Brings the books up to `now`. Answers the same object when nothing changed. */
 export const refill = (self: Ledger, now: number): Ledger => {
   if (self.flow === undefined || now === self.at) return self
-  if (self.limit._tag === "Rate") return now < self.at ? move(self, { at: now }) : flowIn(self, self.flow, now)
-  if (now < self.at) return move(self, { at: windowStart(self.flow, now) })
+  const isRate = self.limit._tag === "Rate"
+  if (now < self.at) {
+    if (catchesUp(self, self.flow, now)) return self
+    return move(self, { at: isRate ? now : windowStart(self.flow, now) })
+  }
+  if (isRate) return flowIn(self, self.flow, now)
   return now - self.at < self.flow.millis ? self : { ...make(self.limit, now), epoch: self.epoch + 1 }
+}
+
+/**
+ * Whether a clock that went back is near enough to wait for: within a window, or the time in which a bucket fills. Otherwise
+ * the same time would give twice. From further back, refilling goes on at the new time, rather than not for long.
+ */
+const catchesUp = (self: Ledger, flow: Limit.Flow, now: number): boolean => {
+  if (self.limit._tag !== "Rate") return self.at - now <= flow.millis
+  return BigInt(self.at - now) * BigInt(flow.units) <= BigInt(self.limit.burst) * BigInt(flow.millis)
 }
 
 const flowIn = (self: Ledger, flow: Limit.Flow, now: number): Ledger => {
@@ -100,6 +113,9 @@ export const fits = (self: Ledger, amount: number, own = 0): boolean => {
     case "Capacity":
     case "Concurrency":
       return amount <= self.granted - own
+    case "Window":
+      // A top-up makes room in this window only.
+      return amount <= Math.max(self.limit.amount, self.available + self.held - own)
     default:
       return amount <= Limit.maximum(self.limit)
   }
@@ -109,13 +125,16 @@ export const fits = (self: Ledger, amount: number, own = 0): boolean => {
 export const retryAfter = (self: Ledger, amount: number, now: number): number | undefined => {
   if (admits(self, amount)) return 0
   if (self.flow === undefined || !fits(self, amount)) return undefined
-  if (self.limit._tag === "Window") return self.at + self.flow.millis - now
+  if (self.limit._tag === "Window") {
+    return amount <= self.limit.amount ? self.at + self.flow.millis - now : undefined
+  }
   const { millis, units } = self.flow
+  const behind = Math.max(0, self.at - now)
   const missing = amount - self.available
   const product = missing * millis - self.carry
-  if (product <= MAX) return Math.ceil(product / units)
+  if (product <= MAX) return behind + Math.ceil(product / units)
   const exact = BigInt(missing) * BigInt(millis) - BigInt(self.carry)
-  return toAmount((exact + BigInt(units) - 1n) / BigInt(units))
+  return toAmount(BigInt(behind) + (exact + BigInt(units) - 1n) / BigInt(units))
 }
 
 /** Sets `amount` aside. The caller has asked `admits`. */
@@ -167,16 +186,20 @@ export const topUp = (self: Ledger, amount: number): Ledger | undefined => {
 
 /** Starts a new epoch with fresh books. A concurrency limit has nothing to forget: its slots are in use or free. */
 export const reset = (self: Ledger, now: number): Ledger =>
-  self.limit._tag === "Concurrency" ? self : { ...make(self.limit, now), epoch: self.epoch + 1 }
+  self.limit._tag === "Concurrency" ? self : { ...make(self.limit, latest(self, now)), epoch: self.epoch + 1 }
+
+/** The books' own time, while a clock that went back is waited for. */
+const latest = (self: Ledger, now: number): number => (self.flow === undefined ? now : Math.max(now, self.at))
 
 /**
  * Changes the limit and keeps what was spent and what is held. Within one kind of limit, the difference is added to or taken
- * from what is available at once. After a change of kind, what was spent counts only against a limit that never refills.
+ * from what is available at once (so a rate that is lowered owes what was spent above the new burst, and raising it again gives
+ * nothing for free). After a change of kind, what was spent counts only against a limit that never refills.
  * Expects books brought up to `now`.
  */
 export const setLimit = (self: Ledger, limit: Limit.Limit, now: number): Ledger => {
   const { epoch, held } = self
-  const fresh: Ledger = { ...make(limit, now), epoch, held }
+  const fresh: Ledger = { ...make(limit, latest(self, now)), epoch, held }
   if (limit._tag !== self.limit._tag) {
     if (limit._tag === "Rate" || limit._tag === "Window") {
       const available = fresh.available - held

@@ -12,7 +12,7 @@ const DECIMAL = /^(\d+)(?:\.(\d{1,9})0*)?$/
 
 /**
  * Dollars as a decimal, exactly: `Usd.dollars("0.10")`, `Usd.dollars(5)`. A number is taken by its shortest decimal form, so
- * `Usd.dollars(0.1)` is 10 cents to the nano-dollar. Throws a `RangeError` for what is negative, not a decimal, finer than a
+ * `Usd.dollars(0.1)` is 10 cents to the nano-dollar; from 8,388,608 USD on, only a string can name each of them. Throws a `RangeError` for what is negative, not a decimal, finer than a
  * nano-dollar or too large.
  */
 export const dollars = (amount: string | number): Usd => {

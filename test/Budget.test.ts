@@ -373,6 +373,20 @@ describe("Budget", () => {
       })
     )
 
+    it.effect("a commit of what is not an amount dies, and the hold is the charge: unknown is not zero", () =>
+      Effect.gen(function* () {
+        for (const actual of [-1, 1.5, NaN, 2 ** 53]) {
+          const budget = yield* open(Limit.capacity(100))
+          const exit = yield* Effect.exit(budget.withReservation(10, (reservation) => reservation.commit(actual)))
+          const defect = defectOf(exit)
+          assert.instanceOf(defect, RangeError)
+          assert.include(defect.message, `Budget "calls"`)
+          assert.include(defect.message, String(actual))
+          assert.deepStrictEqual(yield* books(budget), { granted: 100, available: 90, held: 0, spent: 10 })
+        }
+      })
+    )
+
     it.effect("charged + refunded = held + overage", () =>
       Effect.gen(function* () {
         const budget = yield* open(Limit.capacity(10))

@@ -20,6 +20,7 @@ interface Fraction {
 
 const whole = (n: number | bigint): Fraction => ({ n: BigInt(n), d: 1n })
 const plus = (a: Fraction, b: Fraction): Fraction => reduce({ n: a.n * b.d + b.n * a.d, d: a.d * b.d })
+const negative = ({ d, n }: Fraction): Fraction => ({ n: -n, d })
 const times = (a: Fraction, b: Fraction): Fraction => reduce({ n: a.n * b.n, d: a.d * b.d })
 const least = (a: Fraction, b: Fraction): Fraction => (a.n * b.d <= b.n * a.d ? a : b)
 const floor = ({ d, n }: Fraction): bigint => (n >= 0n || n % d === 0n ? n / d : n / d - 1n)
@@ -88,7 +89,20 @@ class Model {
     if (this.limit._tag === "Rate") this.level = least(this.level, whole(this.limit.burst))
   }
 
+  /** A clock that went back by no more than a window, or than it takes to fill the bucket, is waited for. */
+  private waitsFor(now: number): boolean {
+    if (this.limit._tag === "Rate") {
+      const missed = times(whole(this.now - now), earning(this.limit))
+      return now < this.now && floor(plus(whole(this.limit.burst), negative(missed))) >= 0n
+    }
+    if (this.limit._tag !== "Window") return false
+    const every = Duration.toMillis(this.limit.every)
+    const start = Math.floor(this.now / every) * every
+    return now < start && start - now <= every
+  }
+
   at(now: number): void {
+    if (this.waitsFor(now)) return
     const elapsed = now - this.now
     if (this.limit._tag === "Rate" && elapsed > 0) {
       const earned = times(whole(elapsed), earning(this.limit))
@@ -153,6 +167,11 @@ class Model {
         return BigInt(amount) <= this.available + this.held + this.spent - BigInt(own)
       case "Unlimited":
         return true
+      case "Window": {
+        // In this window, if all that others hold comes back; or in the next.
+        const here = this.available + this.held - BigInt(own)
+        return BigInt(amount) <= here || BigInt(amount) <= most(this.limit)
+      }
       default:
         return BigInt(amount) <= most(this.limit)
     }
@@ -730,6 +749,30 @@ describe("Ledger: stories", () => {
         [["settle", 0], 10, 0, 10, 0],
         [["settle", 500], 10, 0, 10, 0],
         [["settle", 4], 10, 6, 0, 4]
+      ]
+    ],
+    "a rate: a clock that steps back is waited for, and the same time gives once": [
+      Limit.rate({ amount: 1, per: "1 second", burst: 10 }),
+      100_000,
+      [
+        [["hold", 10], 10, 0, 10, 0],
+        [["settle", 10], 10, 0, 0, 10],
+        [["at", 102_000], 12, 2, 0, 10],
+        [["at", 92_000], 12, 2, 0, 10],
+        [["at", 102_000], 12, 2, 0, 10],
+        [["at", 103_000], 13, 3, 0, 10]
+      ]
+    ],
+    "a window: a clock that steps back over a boundary does not give the window twice": [
+      Limit.window({ amount: 10, every: "1 minute" }),
+      120_000,
+      [
+        [["hold", 10], 10, 0, 10, 0],
+        [["settle", 10], 10, 0, 0, 10],
+        [["at", 119_999], 10, 0, 0, 10],
+        [["at", 60_000], 10, 0, 0, 10],
+        [["at", 120_000], 10, 0, 0, 10],
+        [["at", 180_000], 10, 10, 0, 0]
       ]
     ],
     "a window: a clock that jumps back": [

@@ -392,6 +392,18 @@ describe("Waiting", () => {
       })
     )
 
+    it.effect("passes a blocked one of higher priority too", () =>
+      Effect.gen(function* () {
+        const budget = yield* open(Limit.concurrency(10), { order: "firstFit" })
+        yield* budget.reserve(5)
+        const { ask, next } = line(budget.reserve)
+        yield* ask("high", 8, { priority: 2 })
+        yield* ask("low", 3, { priority: -1 })
+        assert.deepStrictEqual(yield* next, ["low"])
+        assert.strictEqual(yield* waiters(budget), 1)
+      })
+    )
+
     it.effect("passes a blocked large one 64 times and not once more", () =>
       Effect.gen(function* () {
         const budget = yield* open(Limit.concurrency(200), { order: "firstFit" })

@@ -75,7 +75,7 @@ export interface MemoryRequest extends Store.Request {
   readonly into: MemoryHold | undefined
 }
 
-export const nowOf = (fiber: AnyFiber): number => fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+export const nowOf = (fiber: AnyFiber): number => Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
 
 /** The clock is only read where time matters. */
 export const nowFor = (fiber: AnyFiber, accounts: ReadonlyArray<MemoryAccount>): number => {

@@ -212,7 +212,7 @@ const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
   })
 
 export const memory: Store.BudgetStore["Service"] = {
-  open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, now)),
+  open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, Math.floor(now))),
   hold: (request, restore) => hold(mine(request), restore),
   tryHold: (request) => tryHold(mine(request)),
   holdWith: (request, alongside, restore) => holdWith(mine(request), alongside, restore),
