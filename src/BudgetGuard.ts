@@ -57,9 +57,17 @@ export const make = (
     const layout = yield* open(options)
     const { account, accounts, store } = layout
     const common = books(layout)
-    const request = { accounts, priority: 0, wait: false, timeout: undefined, own: undefined }
     // All that is out through the pair is one hold, which grows and shrinks.
-    const pair = (yield* store.tryHold({ ...request, amounts: [0], into: undefined }))!
+    const pair = (yield* store.tryHold({ accounts, amounts: [0] }))!
+    const { direct } = store
+    const released = (cost: number): ReadonlyArray<number> => {
+      if (!isAmount(cost)) throw badAmount(account.name, "what is released", cost)
+      const taken = pair.held[0]!
+      if (cost > taken) {
+        throw new RangeError(`Budget "${account.name}": ${cost} released, but only ${taken} taken with tryReserve`)
+      }
+      return [cost]
+    }
     return {
       ...operations(layout),
       ...common,
@@ -68,19 +76,12 @@ export const make = (
           const hold = store.direct?.hold(fiber, accounts, [cost], pair)
           if (hold === "denied") return no
           if (typeof hold === "object") return yes
-          return Effect.map(store.tryHold({ ...request, amounts: [cost], into: pair }), (hold) => hold !== undefined)
+          return Effect.map(store.tryHold({ accounts, amounts: [cost], into: pair }), (hold) => hold !== undefined)
         }),
       release: (cost = 1) =>
-        Effect.withFiber((fiber) => {
-          if (!isAmount(cost)) throw badAmount(account.name, "what is released", cost)
-          const taken = pair.held[0]!
-          if (cost > taken) {
-            throw new RangeError(`Budget "${account.name}": ${cost} released, but only ${taken} taken with tryReserve`)
-          }
-          if (store.direct === undefined) return store.reduce(pair, [cost])
-          store.direct.reduce(fiber, pair, [cost])
-          return Effect.void
-        }),
+        direct === undefined
+          ? Effect.suspend(() => store.reduce(pair, released(cost)))
+          : Effect.withFiberSucceed((fiber) => direct.reduce(fiber, pair, released(cost))),
       capacity: Effect.map(common.snapshot, ({ ledgers }) =>
         Math.min(...ledgers.map(({ limit }) => Limit.maximum(limit)))
       ),

@@ -21,7 +21,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { BudgetExceeded } from "./BudgetError.ts"
-import type { Request, Snapshot } from "./BudgetStore.ts"
+import type { Snapshot } from "./BudgetStore.ts"
 import { BudgetStore } from "./BudgetStore.ts"
 import { definitionOf, type WaitOptions } from "./internal/definition.ts"
 import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
@@ -116,27 +116,10 @@ export const make = (
       const { limit } = snapshot.ledgers[0]
       return limit._tag === "Unlimited" ? undefined : Limit.maximum(limit)
     }
-    const request = (usage: Usage): Request => ({
-      accounts,
-      amounts: layout.encode(usage),
-      priority: 0,
-      wait: false,
-      timeout: undefined,
-      into: undefined,
-      own: undefined
-    })
     return {
       ...operations(layout),
       tryReserve: (usage, options) => tryReserve(layout, usage, options),
-      record: (usage) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.suspend(() => store.hold(request(usage), restore)).pipe(
-            Effect.flatMap((hold) => store.settle(hold, "committed", undefined)),
-            Effect.asVoid,
-            // A request that does not wait fails for no other reason, in a store that answers.
-            Effect.catchTag("FailedReservation", Effect.die)
-          )
-        ),
+      record: (usage) => Effect.suspend(() => store.charge({ accounts, amounts: layout.encode(usage) })),
       totals: Effect.map(snapshot, ({ calls, cost, input, output, total }) => ({
         input: spent(input),
         output: spent(output),

@@ -43,16 +43,17 @@ export interface Account {
 export interface Request {
   readonly accounts: ReadonlyArray<Account>
   readonly amounts: ReadonlyArray<number>
-  /** Higher goes first among those who wait. */
-  readonly priority: number
-  /** `false` asks whether the limits admit it now, whatever the enforcement and whoever waits. */
-  readonly wait: boolean
+  /** Higher goes first among those who wait. Default 0. */
+  readonly priority?: number | undefined
   /** Overrides the accounts' own. */
-  readonly timeout: Duration.Duration | undefined
+  readonly timeout?: Duration.Duration | undefined
   /** Adds to this open hold instead of making a new one. */
-  readonly into: Hold | undefined
-  /** What the asker holds already and keeps while it waits: a request beyond the limit because of it can never fit. */
-  readonly own: ReadonlyArray<number> | undefined
+  readonly into?: Hold | undefined
+  /**
+   * With `into`: an extension, by somebody who keeps the hold while it waits. Others may be waiting for just that hold, so it
+   * goes before them; and what cannot fit beside the hold can never fit.
+   */
+  readonly extends?: boolean | undefined
 }
 
 /** Amounts set aside. */
@@ -155,6 +156,8 @@ export class BudgetStore extends Context.Service<
       E | BudgetExceeded | FailedReservation,
       Exclude<R, Effect.Transaction>
     >
+    /** Charges at once what was not held before, whoever waits, or nothing of it when it does not fit. */
+    readonly charge: (request: Request) => Effect.Effect<void, BudgetExceeded>
     /** Gives part of an open hold back and keeps the rest. */
     readonly reduce: (hold: Hold, amounts: ReadonlyArray<number>) => Effect.Effect<void>
     /** Ends a hold. Without `charges`, all of it is charged. */

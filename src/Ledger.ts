@@ -184,6 +184,13 @@ export const topUp = (self: Ledger, amount: number): Ledger | undefined => {
   }
 }
 
+/** Makes all available again that the limit allows beside what is held; a debt is forgiven, what is available is never less. */
+export const replenish = (self: Ledger): Ledger => {
+  const available = Math.max(self.available, Limit.maximum(self.limit) - self.held)
+  const spent = Math.min(self.spent, MAX - self.held - available)
+  return change(self, available + self.held + spent, available, self.held, spent)
+}
+
 /** Starts a new epoch with fresh books. A concurrency limit has nothing to forget: its slots are in use or free. */
 export const reset = (self: Ledger, now: number): Ledger =>
   self.limit._tag === "Concurrency" ? self : { ...make(self.limit, latest(self, now)), epoch: self.epoch + 1 }

@@ -115,18 +115,21 @@ const combine = <M extends Members>(
     store: first.store,
     accounts,
     encode: (amounts, more) => {
-      const encoded: Array<number> = []
+      const encoded = new Array<number>(accounts.length)
+      let k = 0
       for (let i = 0; i < keys.length; i++) {
         const part = members[i]!.encode(amounts[keys[i]!], more)
-        for (let j = 0; j < part.length; j++) encoded.push(part[j]!)
+        for (let j = 0; j < part.length; j++) encoded[k++] = part[j]!
       }
       return encoded
     },
     decode: (amounts) => {
+      const decoded: Record<string, unknown> = {}
       let from = 0
-      return Object.fromEntries(
-        keys.map((key, i) => [key, members[i]!.decode(amounts.slice(from, (from += members[i]!.accounts.length)))])
-      ) as Amounts<M>
+      for (let i = 0; i < keys.length; i++) {
+        decoded[keys[i]!] = members[i]!.decode(amounts.slice(from, (from += members[i]!.accounts.length)))
+      }
+      return decoded as Amounts<M>
     }
   }
 }

@@ -37,8 +37,8 @@ export interface Usage {
 export interface TokenBudget extends Budget {
   /**
    * Settles a reservation by the usage that the provider reported, whether less or more than was held. Fractions count up,
-   * negative numbers count as 0, and what is too large as 2^53 - 1. A part that is missing (or NaN) is unknown, and unknown is
-   * never zero: then the charge is what is known, but at least the hold.
+   * and what is too large as 2^53 - 1. A part that is missing, negative or not a number is unknown, and unknown is never
+   * zero: then the charge is what is known, but at least the hold. A reservation of another budget settles that other budget.
    */
   readonly recordUsage: (
     reservation: Reservation.Reservation<number>,

@@ -700,10 +700,10 @@ describe("reported usage is saturated, never trusted", () => {
     [30.000001, 20, 51],
     [Number.MIN_VALUE, 0, 1],
     // negative numbers count as nothing
-    [-5, 20, 20],
-    [-0.5, 20, 20],
+    [-5, 20, 100],
+    [-0.5, 20, 100],
     [-0, 20, 20],
-    [-Infinity, 20, 20],
+    [-Infinity, 20, 100],
     // too much is the most
     [Infinity, 0, MAX],
     [MAX, MAX, MAX],

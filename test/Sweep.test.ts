@@ -235,15 +235,7 @@ describe("reserveTx, interrupted at any point, loses neither the job nor the bud
 })
 
 describe("the sweep finds what it looks for", () => {
-  const request = (account: BudgetStore.Account): BudgetStore.Request => ({
-    accounts: [account],
-    amounts: [2],
-    priority: 0,
-    wait: true,
-    timeout: undefined,
-    into: undefined,
-    own: undefined
-  })
+  const request = (account: BudgetStore.Account): BudgetStore.Request => ({ accounts: [account], amounts: [2] })
 
   /** The same hold, by a construct that does not take it and install its finalizer in one uninterruptible region. */
   const broken = (

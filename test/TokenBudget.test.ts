@@ -53,8 +53,9 @@ describe("TokenBudget", () => {
       ["NaN is unknown", NaN, 30, 100],
       ["NaN twice", NaN, NaN, 100],
       ["fractions count up, each", 10.2, 10.2, 22],
-      ["negative counts as 0", -50, 30, 30],
-      ["negative infinity counts as 0", -Infinity, 30, 30],
+      ["negative is unknown", -1, 30, 100],
+      ["negative is unknown, also beside more than the hold", -1, 130, 130],
+      ["negative infinity is unknown", -Infinity, 30, 100],
       ["infinity counts as the greatest amount", Infinity, 5, MAX],
       ["a sum beyond the greatest amount is the greatest", MAX, MAX, MAX],
       ["infinity with the other part missing", undefined, Infinity, MAX]

@@ -180,19 +180,27 @@ describe("Waiting", () => {
       })
     )
 
-    it.effect("a priority that is not a finite number dies, with the name of the budget", () =>
-      Effect.gen(function* () {
-        const budget = yield* open(Limit.concurrency(1))
-        yield* budget.reserve(1)
-        for (const priority of [NaN, Infinity, -Infinity]) {
-          const exit = yield* Effect.exit(budget.reserve(1, { priority }))
-          const defect = Exit.isFailure(exit) ? Result.getOrThrow(Cause.findDefect(exit.cause)) : undefined
-          if (!(defect instanceof RangeError)) return assert.fail(`expected a RangeError, got ${String(exit)}`)
-          assert.include(defect.message, `Budget "calls"`)
-          assert.include(defect.message, String(priority))
-        }
-        assert.strictEqual(yield* waiters(budget), 0)
-      })
+    it.effect(
+      "a priority that is not a finite number dies, with the name of the budget, whether there is room or not",
+      () =>
+        Effect.gen(function* () {
+          const budget = yield* open(Limit.concurrency(1))
+          const check = Effect.gen(function* () {
+            for (const priority of [NaN, Infinity, -Infinity]) {
+              for (const attempt of [budget.reserve(1, { priority }), budget.tryReserve(1, { priority })]) {
+                const exit = yield* Effect.exit<unknown, unknown, Scope.Scope>(attempt)
+                const defect = Exit.isFailure(exit) ? Result.getOrThrow(Cause.findDefect(exit.cause)) : undefined
+                if (!(defect instanceof RangeError)) return assert.fail(`expected a RangeError, got ${String(exit)}`)
+                assert.include(defect.message, `Budget "calls"`)
+                assert.include(defect.message, String(priority))
+              }
+            }
+          })
+          yield* check
+          yield* budget.reserve(1)
+          yield* check
+          assert.strictEqual(yield* waiters(budget), 0)
+        })
     )
 
     it.effect("amount 0 passes at once", () =>
@@ -961,6 +969,28 @@ describe("Waiting", () => {
       })
     )
 
+    it.effect("goes before those who wait, who may be waiting for just what it extends", () =>
+      Effect.gen(function* () {
+        const budget = yield* open(Limit.concurrency(10))
+        const reservation = yield* budget.reserve(6)
+        const { ask, next } = line(budget.reserve)
+        yield* ask("waiting", 5)
+        yield* ask("urgent", 5, { priority: 100 })
+        yield* reservation.extend(1)
+        assert.strictEqual(reservation.amount, 7)
+        const other = yield* budget.tryReserve(3, { priority: 200 })
+        const fiber = yield* Effect.forkChild(reservation.extend(2), { startImmediately: true })
+        assert.strictEqual(yield* waiters(budget), 3)
+        yield* Option.getOrThrow(other).release
+        yield* Fiber.join(fiber)
+        assert.strictEqual(reservation.amount, 9)
+        assert.deepStrictEqual(yield* next, [])
+        yield* reservation.commit(9)
+        assert.deepStrictEqual(yield* next, ["urgent", "waiting"])
+        assert.deepStrictEqual(yield* books(budget), { available: 0, held: 10, spent: 0 })
+      })
+    )
+
     it.effect("that times out or is interrupted leaves the hold as it was", () =>
       Effect.gen(function* () {
         const budget = yield* open(Limit.concurrency(10))
@@ -1240,6 +1270,28 @@ describe("Waiting", () => {
           assert.deepStrictEqual(yield* next, ["next"])
           assert.deepStrictEqual(yield* books(a), { available: 0, held: 10, spent: 0 })
           assert.deepStrictEqual(yield* books(b), { available: 5, held: 5, spent: 0 })
+        }).pipe(Effect.provide(mixed))
+      )
+
+      it.effect("a change of limits before its turn does not end the wait for what the other lacks now", () =>
+        Effect.gen(function* () {
+          const a = yield* A
+          const b = yield* B
+          const policy = yield* Policy.make("mixed", { a: A, b: B })
+          const held = yield* a.reserve(10)
+          const first = line(a.reserve)
+          const fiber = yield* first.ask("first", 8)
+          const { ask, next } = line((amount) => policy.reserve({ a: amount, b: amount }))
+          yield* ask("policy", 6)
+          const lacking = yield* b.reserve(10)
+          yield* a.setLimit(Limit.concurrency(9))
+          yield* a.setLimit(Limit.concurrency(10))
+          assert.strictEqual(yield* waiters(a), 2)
+          yield* lacking.release
+          yield* held.release
+          assert.deepStrictEqual(yield* first.next, ["first"])
+          yield* Fiber.interrupt(fiber)
+          assert.deepStrictEqual(yield* next, ["policy"])
         }).pipe(Effect.provide(mixed))
       )
 

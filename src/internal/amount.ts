@@ -6,10 +6,10 @@ export const badAmount = (budget: string, what: string, value: unknown): RangeEr
   new RangeError(`Budget "${budget}": ${what} must be a whole number from 0 to 2^53 - 1, not ${String(value)}`)
 
 /**
- * A number reported from outside, never trusted: fractions are rounded up, negative numbers count as 0, what is above the
- * safe integers counts as the greatest one. What is not a number is unknown, and unknown is never zero.
+ * A number reported from outside, never trusted: fractions are rounded up, what is above the safe integers counts as the
+ * greatest one. What is negative (some report -1) or not a number is unknown, and unknown is never zero.
  */
 export const saturate = (reported: unknown): number | undefined => {
-  if (typeof reported !== "number" || Number.isNaN(reported)) return undefined
-  return Math.min(Math.max(Math.ceil(reported), 0), Number.MAX_SAFE_INTEGER)
+  if (typeof reported !== "number" || !(reported >= 0)) return undefined
+  return Math.min(Math.ceil(reported), Number.MAX_SAFE_INTEGER)
 }

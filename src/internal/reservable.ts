@@ -6,7 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import type * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type { BudgetExceeded, FailedReservation } from "../BudgetError.ts"
@@ -28,6 +28,11 @@ export interface Reservable<in out A> extends Layout {
   readonly decode: (amounts: ReadonlyArray<number>) => A
 }
 
+const same = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean => {
+  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false
+  return true
+}
+
 class ReservationImpl<A> implements Reservation.Reservation<A> {
   readonly of: Reservable<A>
   readonly hold: Store.Hold
@@ -44,46 +49,56 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
     return this.of.decode(this.hold.held)
   }
 
-  commit(actual: A): Effect.Effect<Reservation.Settlement<A>> {
-    return Effect.suspend(() => {
-      const charges = this.of.encode(actual)
-      const bad = charges.findIndex((charge) => !isAmount(charge))
-      if (bad >= 0) {
-        // It was a charge, of an amount that is not known: unknown is never zero.
-        this.report(this.hold.held)
-        throw badAmount(this.of.accounts[bad]!.name, "the actual amount", charges[bad])
-      }
-      return this.settle("committed", charges)
-    })
+  // Getters, so that the operations can be passed on by themselves without each reservation carrying them.
+
+  get commit() {
+    const { direct } = this.of.store
+    return (actual: A): Effect.Effect<Reservation.Settlement<A>> =>
+      direct === undefined
+        ? Effect.suspend(() => this.settle("committed", this.chargesOf(actual)))
+        : Effect.withFiberSucceed((fiber) =>
+            this.settlement(direct.settle(fiber, this.hold, "committed", this.chargesOf(actual)))
+          )
   }
 
   get release(): Effect.Effect<Reservation.Settlement<A>> {
     return Effect.suspend(() => this.settle("released", this.none()))
   }
 
-  progress(spent: A): Effect.Effect<void> {
-    return Effect.sync(() => {
-      const amounts = this.of.encode(spent)
-      const bad = amounts.findIndex((amount) => !isAmount(amount))
-      if (bad >= 0) throw badAmount(this.of.accounts[bad]!.name, "the progress", amounts[bad])
-      this.report(amounts)
-    })
+  get progress() {
+    return (spent: A): Effect.Effect<void> =>
+      Effect.sync(() => {
+        const amounts = this.of.encode(spent)
+        const bad = amounts.findIndex((amount) => !isAmount(amount))
+        if (bad >= 0) throw badAmount(this.of.accounts[bad]!.name, "the progress", amounts[bad])
+        this.report(amounts)
+      })
   }
 
-  extend(more: A): Effect.Effect<void, BudgetExceeded | FailedReservation> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.suspend(() =>
+  get extend() {
+    return (more: A): Effect.Effect<void, BudgetExceeded | FailedReservation> =>
+      Effect.uninterruptibleMask((restore) =>
         this.of.store.hold(
           {
             ...requestOf(this.of, more, this.options),
             amounts: this.of.encode(more, true),
             into: this.hold,
-            own: this.hold.held
+            extends: true
           },
           restore
         )
       )
-    )
+  }
+
+  chargesOf(actual: A): ReadonlyArray<number> {
+    const charges = this.of.encode(actual)
+    for (let i = 0; i < charges.length; i++) {
+      if (isAmount(charges[i]!)) continue
+      // It was a charge, of an amount that is not known: unknown is never zero.
+      this.report(this.hold.held)
+      throw badAmount(this.of.accounts[i]!.name, "the actual amount", charges[i])
+    }
+    return charges
   }
 
   finalize(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
@@ -102,9 +117,14 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   settlement({ cause, charges, overran }: Store.Outcome): Reservation.Settlement<A> {
     const { decode } = this.of
     const { held } = this.hold
+    const all = decode(held)
+    if (same(charges, held)) {
+      const none = decode(this.none())
+      return { cause, held: all, charged: all, refunded: none, overage: none, overran }
+    }
     return {
       cause,
-      held: decode(held),
+      held: all,
       charged: decode(charges),
       refunded: decode(held.map((amount, i) => Math.max(0, amount - charges[i]!))),
       overage: decode(held.map((amount, i) => Math.max(0, charges[i]! - amount))),
@@ -140,21 +160,21 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   }
 }
 
-const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => {
-  const priority = options?.priority ?? 0
-  if (!Number.isFinite(priority)) {
+/** Wrong options are told whether or not there is room. */
+const check = (of: Layout, options: Reservation.Options): void => {
+  const { priority, timeout } = options
+  if (priority !== undefined && !Number.isFinite(priority)) {
     throw new RangeError(`Budget "${of.accounts[0]!.name}": the priority must be a finite number, not ${priority}`)
   }
-  return {
-    accounts: of.accounts,
-    amounts: of.encode(amount),
-    priority,
-    wait: true,
-    timeout: timeoutOf(of.accounts[0]!.name, options?.timeout),
-    into: undefined,
-    own: undefined
-  }
+  timeoutOf(of.accounts[0]!.name, timeout)
 }
+
+const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => ({
+  accounts: of.accounts,
+  amounts: of.encode(amount),
+  priority: options?.priority,
+  timeout: timeoutOf(of.accounts[0]!.name, options?.timeout)
+})
 
 /**
  * Takes the hold, at once where the store can. The amount is laid out anew for a second try, since a hold keeps its own.
@@ -165,15 +185,17 @@ const take = <A, B, E, R>(
   options: Reservation.Options | undefined,
   restore: Store.Restore,
   use: (fiber: Fiber.Fiber<unknown, unknown>, reservation: ReservationImpl<A>) => Effect.Effect<B, E, R>
-): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> =>
-  Effect.withFiber((fiber) => {
-    const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
-    return typeof hold === "object"
-      ? use(fiber, new ReservationImpl(of, hold, options))
-      : Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
-          use(fiber, new ReservationImpl(of, hold, options))
-        )
-  })
+): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> => {
+  // Called by `uninterruptibleMask`, which has the fiber but does not hand it on.
+  const fiber = Fiber.getCurrent()!
+  if (options !== undefined) check(of, options)
+  const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
+  return typeof hold === "object"
+    ? use(fiber, new ReservationImpl(of, hold, options))
+    : Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
+        use(fiber, new ReservationImpl(of, hold, options))
+      )
+}
 
 /** The finalizer is installed in the same uninterruptible region that took the hold. */
 const own = <A>(
@@ -200,6 +222,7 @@ export const tryReserve = <A>(
 ): Effect.Effect<Option.Option<Reservation.Reservation<A>>, never, Scope.Scope> =>
   Effect.uninterruptible(
     Effect.withFiber((fiber) => {
+      if (options !== undefined) check(of, options)
       const grant = (hold: Store.Hold) => Effect.asSome(own(fiber, new ReservationImpl(of, hold, options)))
       const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
       if (typeof hold === "object") return grant(hold)
@@ -218,13 +241,18 @@ export const withReservation = <A, B, E, R>(
 ): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> =>
   Effect.uninterruptibleMask((restore) =>
     take(of, amount, options, restore, (fiber, reservation) =>
-      Effect.onExitPrimitive(
-        restore(Effect.suspend(() => use(reservation))),
-        (exit) => reservation.close(fiber, exit),
-        true
-      )
+      Effect.onExitPrimitive(restore(begin(use, reservation)), (exit) => reservation.close(fiber, exit), true)
     )
   )
+
+/** As `Effect.suspend` does, without its step. */
+const begin = <A, B, E, R>(use: (a: A) => Effect.Effect<B, E, R>, a: A): Effect.Effect<B, E, R> => {
+  try {
+    return use(a)
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
 
 export const reserveTx = <A, B, E, R>(
   of: Reservable<A>,
@@ -236,21 +264,22 @@ export const reserveTx = <A, B, E, R>(
   E | BudgetExceeded | FailedReservation,
   Exclude<R, Effect.Transaction> | Scope.Scope
 > =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(
-      Effect.suspend(() => of.store.holdWith(requestOf(of, amount, options), alongside, restore)),
-      ([hold, value]) =>
-        Effect.map(
-          Effect.andThen(
-            Effect.addFinalizer((exit) =>
-              Exit.isFailure(exit) && options?.undo !== undefined ? options.undo(value) : Effect.void
-            ),
-            Effect.withFiber((fiber) => own(fiber, new ReservationImpl(of, hold, options)))
+  Effect.uninterruptibleMask((restore) => {
+    if (options !== undefined) check(of, options)
+    return Effect.flatMap(of.store.holdWith(requestOf(of, amount, options), alongside, restore), ([hold, value]) =>
+      Effect.withFiber((fiber) => {
+        const reservation = new ReservationImpl(of, hold, options)
+        const undo = (exit: Exit.Exit<unknown, unknown>) =>
+          Exit.isFailure(exit) && options?.undo !== undefined ? options.undo(value) : Effect.void
+        return Effect.as(
+          Scope.addFinalizerExit(Context.getUnsafe(fiber.context, Scope.Scope), (exit) =>
+            Effect.andThen(reservation.finalize(exit), undo(exit))
           ),
-          (reservation) => ({ reservation, value })
+          { reservation, value }
         )
+      })
     )
-  )
+  })
 
 /** The operations that every face has, over its layout. */
 export const operations = <A>(of: Reservable<A>): Reservation.Reservable<A> => ({

@@ -61,6 +61,7 @@ export class MemoryHold implements Store.Hold {
   }
 
   get held(): ReadonlyArray<number> {
+    if (this.older.length === 0) return this.amounts
     return this.older.reduce<ReadonlyArray<number>>((total, part) => sum(total, part.amounts), this.amounts)
   }
 }
@@ -72,10 +73,17 @@ export const sum = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): A
 
 export interface MemoryRequest extends Store.Request {
   readonly accounts: ReadonlyArray<MemoryAccount>
-  readonly into: MemoryHold | undefined
+  readonly into?: MemoryHold | undefined
 }
 
-export const nowOf = (fiber: AnyFiber): number => Math.floor(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
+export const nowOf = (fiber: AnyFiber): number => wholeMillis(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe())
+
+/** Whatever a clock says, the books only see a time that they can count with. */
+export const wholeMillis = (millis: number): number =>
+  Number.isNaN(millis) ? 0 : Math.floor(Math.min(Math.max(millis, -MOST_MILLIS), MOST_MILLIS))
+
+/** The greatest time of a `Date`. */
+const MOST_MILLIS = 8.64e15
 
 /** The clock is only read where time matters. */
 export const nowFor = (fiber: AnyFiber, accounts: ReadonlyArray<MemoryAccount>): number => {

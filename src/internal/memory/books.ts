@@ -15,8 +15,12 @@ export const writeDirect = <A>(fiber: AnyFiber, ref: TxRef.TxRef<A>, value: A): 
   }
 }
 
-export const current = (account: MemoryAccount, cell: TxRef.TxRef<Ledger.Ledger>, now: number): Ledger.Ledger =>
-  account.timed ? Ledger.refill(cell.value, now) : cell.value
+/** Without `now`, the books as of the last refill. */
+export const current = (
+  account: MemoryAccount,
+  cell: TxRef.TxRef<Ledger.Ledger>,
+  now: number | undefined
+): Ledger.Ledger => (account.timed && now !== undefined ? Ledger.refill(cell.value, now) : cell.value)
 
 const scratch: Array<Ledger.Ledger> = []
 
@@ -50,14 +54,15 @@ export const take = (
   return epochs
 }
 
-let latestEpochs: ReadonlyArray<number> = []
+const latestEpochs: Array<ReadonlyArray<number>> = []
 
 /** Holds that were taken in the same epochs share one array. */
 const epochsOf = (count: number): ReadonlyArray<number> => {
-  let same = latestEpochs.length === count
-  for (let k = 0; same && k < count; k++) same = latestEpochs[k] === scratch[k]!.epoch
-  if (!same) latestEpochs = scratch.slice(0, count).map((ledger) => ledger.epoch)
-  return latestEpochs
+  const latest = latestEpochs[count]
+  let k = 0
+  while (latest !== undefined && k < count && latest[k] === scratch[k]!.epoch) k++
+  if (latest !== undefined && k === count) return latest
+  return (latestEpochs[count] = scratch.slice(0, count).map((ledger) => ledger.epoch))
 }
 
 export const enter = (
@@ -102,26 +107,46 @@ const sameEpochs = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): b
   return true
 }
 
+/** What a hold has set aside in the current epoch of the ledger at place `k`, of account `i`. */
+export const heldIn = (hold: MemoryHold, i: number, k: number, { epoch }: Ledger.Ledger): number => {
+  let held = hold.epochs[k] === epoch ? hold.amounts[i]! : 0
+  for (const part of hold.older) if (part.epochs[k] === epoch) held += part.amounts[i]!
+  return held
+}
+
 export const track = (hold: MemoryHold): void => {
   for (let i = 0; i < hold.accounts.length; i++) hold.accounts[i]!.open?.add(hold)
 }
 
-/** Gives `amounts` of a part back to the books, of which `charges` are charged. */
+/** The books of all accounts, to be changed before any of it is written: nothing is ever half-done. */
+const open = (accounts: ReadonlyArray<MemoryAccount>, now: number | undefined): void => {
+  let k = 0
+  for (let i = 0; i < accounts.length; i++) {
+    const { cells } = accounts[i]!
+    for (let j = 0; j < cells.length; j++) scratch[k++] = current(accounts[i]!, cells[j]!, now)
+  }
+}
+
+/** Gives `amounts` of a part back, of which `charges` are charged. */
 const giveBack = (
-  fiber: AnyFiber,
   accounts: ReadonlyArray<MemoryAccount>,
   epochs: ReadonlyArray<number>,
   amounts: ReadonlyArray<number>,
-  charges: ReadonlyArray<number>,
-  now: number
+  charges: ReadonlyArray<number>
 ): void => {
   let k = 0
   for (let i = 0; i < accounts.length; i++) {
-    const account = accounts[i]!
-    for (let j = 0; j < account.cells.length; j++) {
-      const cell = account.cells[j]!
-      writeDirect(fiber, cell, Ledger.settle(current(account, cell, now), amounts[i]!, epochs[k++]!, charges[i]!))
+    for (let j = 0; j < accounts[i]!.cells.length; j++, k++) {
+      scratch[k] = Ledger.settle(scratch[k]!, amounts[i]!, epochs[k]!, charges[i]!)
     }
+  }
+}
+
+const write = (fiber: AnyFiber, accounts: ReadonlyArray<MemoryAccount>): void => {
+  let k = 0
+  for (let i = 0; i < accounts.length; i++) {
+    const { cells } = accounts[i]!
+    for (let j = 0; j < cells.length; j++) writeDirect(fiber, cells[j]!, scratch[k++]!)
   }
 }
 
@@ -133,18 +158,20 @@ export const settle = (
   cause: Store.Cause,
   charges: ReadonlyArray<number> | undefined
 ): Store.Outcome => {
-  const { accounts } = hold
-  const now = nowFor(fiber, accounts)
-  const { held } = hold
+  const { accounts, held } = hold
   const charged = charges ?? held
+  // A refill and a refund give the same in either order. Only overage must come after what a full bucket could not take.
+  const now = exceeds(charged, held) ? nowFor(fiber, accounts) : undefined
   // What was held first is charged first; what is left is charged to the latest.
   let rest = charged
+  open(accounts, now)
   for (const { amounts, epochs } of hold.older) {
     const part = least(rest, amounts)
-    giveBack(fiber, accounts, epochs, amounts, part, now)
+    giveBack(accounts, epochs, amounts, part)
     rest = difference(rest, part)
   }
-  giveBack(fiber, accounts, hold.epochs, hold.amounts, rest, now)
+  giveBack(accounts, hold.epochs, hold.amounts, rest)
+  write(fiber, accounts)
   let overran = nobody
   for (let i = 0; i < accounts.length; i++) {
     const account = accounts[i]!
@@ -163,21 +190,27 @@ export const settle = (
   return hold.outcome
 }
 
+const exceeds = (charges: ReadonlyArray<number>, held: ReadonlyArray<number>): boolean => {
+  for (let i = 0; i < held.length; i++) if (charges[i]! > held[i]!) return true
+  return false
+}
+
 /** Gives back some of an open hold, of what was held first. */
 export const reduce = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
   const { accounts } = hold
-  const now = nowFor(fiber, accounts)
   const none = zeros(amounts.length)
   let rest = amounts
+  open(accounts, undefined)
   if (hold.older.length > 0) {
     hold.older = hold.older.map((part) => {
       const given = least(rest, part.amounts)
-      giveBack(fiber, accounts, part.epochs, given, none, now)
+      giveBack(accounts, part.epochs, given, none)
       rest = difference(rest, given)
       return { amounts: difference(part.amounts, given), epochs: part.epochs }
     })
   }
-  giveBack(fiber, accounts, hold.epochs, rest, none, now)
+  giveBack(accounts, hold.epochs, rest, none)
+  write(fiber, accounts)
   for (let i = 0; i < accounts.length; i++) hold.amounts[i]! -= rest[i]!
 }
 

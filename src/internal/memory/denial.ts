@@ -5,7 +5,7 @@ import { BudgetExceeded } from "../../BudgetError.ts"
 import * as Ledger from "../../Ledger.ts"
 import { badAmount, isAmount } from "../amount.ts"
 import { type MemoryAccount, type MemoryHold, type MemoryRequest, queues } from "./account.ts"
-import { current } from "./books.ts"
+import { current, heldIn } from "./books.ts"
 
 export interface Denial {
   readonly account: MemoryAccount
@@ -13,21 +13,26 @@ export interface Denial {
   readonly requested: number
   /** When time alone admits the whole request, in milliseconds from now. */
   readonly retryAfter: number | undefined
-  /** Whether waiting is out of the question, for this request or by the budget's enforcement. */
+  /** Whether it can never be admitted, as the limits are. */
+  readonly never: boolean
+  /** Whether waiting is out of the question, for that reason or by the budget's enforcement. */
   readonly decided: boolean
-  readonly terminate: boolean
+  /** Whether some budget that throttles denies as well. */
+  readonly waits: boolean
 }
 
 /**
- * Why a request is not admitted, `undefined` if it is. It names the first budget that rules out waiting, else the first that
- * denies; of a budget's limits, one that can never be met, else the one that takes longest.
+ * Why a request is not admitted, `undefined` if it is. It names the first budget that rules out waiting, else (or `inOrder`)
+ * the first that denies; of a budget's limits, one that can never be met, else the one that takes longest.
  */
 export const denialOf = (
   request: MemoryRequest,
   now: number,
-  ledgers?: ReadonlyArray<Ledger.Ledger>
+  ledgers?: ReadonlyArray<Ledger.Ledger>,
+  inOrder = false
 ): Denial | undefined => {
-  let found: Omit<Denial, "retryAfter"> | undefined
+  let found: Omit<Denial, "retryAfter" | "waits"> | undefined
+  let waits = false
   let longest = 0
   let k = 0
   for (let i = 0; i < request.accounts.length; i++) {
@@ -36,23 +41,24 @@ export const denialOf = (
     let denying: Ledger.Ledger | undefined
     let wait = -1
     let never = false
-    for (const cell of account.cells) {
-      const ledger = ledgers === undefined ? current(account, cell, now) : ledgers[k++]!
+    for (let j = 0; j < account.cells.length; j++, k++) {
+      const ledger = ledgers === undefined ? current(account, account.cells[j]!, now) : ledgers[k]!
       if (never || Ledger.admits(ledger, requested)) continue
-      never = !Ledger.fits(ledger, requested, request.own?.[i])
+      const own = request.extends === true ? heldIn(request.into!, i, k, ledger) : 0
+      never = !Ledger.fits(ledger, requested, own)
       const ledgerWait = never ? Infinity : (Ledger.retryAfter(ledger, requested, now) ?? Infinity)
       if (never || ledgerWait > wait) denying = ledger
       wait = Math.max(wait, ledgerWait)
     }
     if (denying === undefined) continue
-    const decided = never || !request.wait || !queues(account)
+    const decided = never || !queues(account)
+    waits ||= !decided
     longest = Math.max(longest, wait)
-    if (found === undefined || (decided && !found.decided)) {
-      const terminate = request.wait && account.definition.enforcement === "terminate"
-      found = { account, ledger: denying, requested, decided, terminate }
+    if (found === undefined || (decided && !found.decided && !inOrder)) {
+      found = { account, ledger: denying, requested, never, decided }
     }
   }
-  return found && { ...found, retryAfter: longest === Infinity ? undefined : longest }
+  return found && { ...found, waits, retryAfter: longest === Infinity ? undefined : longest }
 }
 
 export const exceeded = ({ account, ledger, requested, retryAfter }: Denial): BudgetExceeded =>
@@ -65,7 +71,7 @@ export const exceeded = ({ account, ledger, requested, retryAfter }: Denial): Bu
   })
 
 export const refuse = (denial: Denial): Effect.Effect<never, BudgetExceeded> =>
-  denial.terminate ? Effect.die(exceeded(denial)) : Effect.fail(exceeded(denial))
+  denial.account.definition.enforcement === "terminate" ? Effect.die(exceeded(denial)) : Effect.fail(exceeded(denial))
 
 export const check = (
   accounts: ReadonlyArray<MemoryAccount>,

@@ -10,12 +10,19 @@ import * as TxRef from "effect/TxRef"
 import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import * as Limit from "../../Limit.ts"
 import { badAmount, isAmount } from "../amount.ts"
 import { checkLimits } from "../definition.ts"
-import { type AnyFiber, MemoryAccount, type MemoryHold, type MemoryRequest, nowFor, nowOf } from "./account.ts"
+import {
+  type AnyFiber,
+  MemoryAccount,
+  type MemoryHold,
+  type MemoryRequest,
+  nowFor,
+  nowOf,
+  wholeMillis
+} from "./account.ts"
 import { enter, reduce, settle, take, writeDirect } from "./books.ts"
-import { check, denialOf, refuse } from "./denial.ts"
+import { check, denialOf, exceeded, refuse } from "./denial.ts"
 import { holdWith, inTransaction, nested } from "./transaction.ts"
 import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
 
@@ -44,7 +51,8 @@ const hold = (
     check(accounts, amounts, into)
     if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, into === undefined ? "reserve" : "extend"))
     const now = nowFor(fiber, accounts)
-    if (!request.wait || !blocked(accounts, amounts)) {
+    // An extension does not stand behind those who may be waiting for what it extends.
+    if (request.extends === true || !blocked(accounts, amounts)) {
       const epochs = take(fiber, accounts, amounts, now)
       if (epochs !== undefined) return Effect.succeed(enter(accounts, [...amounts], epochs, into))
     }
@@ -52,6 +60,18 @@ const hold = (
     if (denial?.decided) return refuse(denial)
     const waiter = new Waiter(request, fiber, false)
     return Effect.map(queueUp(waiter) ?? wait(waiter, restore), () => waiter.hold!)
+  })
+
+const charge = (request: MemoryRequest): Effect.Effect<void, BudgetExceeded> =>
+  Effect.withFiber((fiber) => {
+    const { accounts, amounts } = request
+    check(accounts, amounts, undefined)
+    if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, "a charge"))
+    const now = nowFor(fiber, accounts)
+    const epochs = take(fiber, accounts, amounts, now)
+    if (epochs === undefined) return Effect.fail(exceeded(denialOf(request, now, undefined, true)!))
+    settleNow(fiber, enter(accounts, [...amounts], epochs, undefined), "committed", undefined)
+    return Effect.void
   })
 
 const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> =>
@@ -64,7 +84,7 @@ const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> 
     if (hold === "denied" || denialOf(request, nowFor(fiber, accounts)) !== undefined) return nothing
     const waiter = new Waiter(request, fiber, false)
     stand(waiter)
-    for (const account of waiter.accounts) pump(account)
+    pump(waiter.accounts)
     if (waiter.verdict === undefined) giveUp(waiter)
     return Effect.succeed(waiter.hold)
   })
@@ -98,8 +118,9 @@ const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment
       account.cells.forEach((cell, j) => writeDirect(fiber, cell, adjustedAll[i]![j]!))
       account.timed = adjustedAll[i]!.some(Ledger.isTimed)
     })
-    for (const [account] of changes) {
-      endHopeless(account, now)
+    for (const [account, { _tag }] of changes) {
+      // A top-up makes nothing hopeless.
+      if (_tag === "SetLimit" || _tag === "Reset") endHopeless(account, now)
       freed(fiber, account)
     }
     return Effect.void
@@ -108,32 +129,34 @@ const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment
 /** What can never fit any more fails at once, wherever it stands. */
 const endHopeless = (account: MemoryAccount, now: number): void => {
   const waiters: Array<Waiter> = []
-  for (let place = account.queue.first; place !== undefined; place = account.queue.after(place))
+  for (let place = account.queue.first; place !== undefined; place = account.queue.after(place)) {
     waiters.push(place.waiter)
+  }
   for (const waiter of waiters) {
     if (waiter.verdict !== undefined) continue
     const denial = denialOf(waiter.request, now)
-    if (!denial?.decided) continue
+    if (!denial?.never) continue
     end(waiter, refuse(denial))
-    for (const other of waiter.accounts) if (other !== account) pump(other)
+    pump(waiter.accounts)
   }
 }
 
 const adjusted = (account: MemoryAccount, adjustment: Store.Adjustment, now: number): ReadonlyArray<Ledger.Ledger> => {
   const ledgers = account.cells.map((cell) => Ledger.refill(cell.value, now))
   switch (adjustment._tag) {
-    case "TopUp":
-    case "Refill":
+    case "TopUp": {
+      const { amount } = adjustment
+      if (!isAmount(amount)) throw badAmount(account.name, "the top-up", amount)
       return ledgers.map((ledger) => {
-        const amount =
-          adjustment._tag === "TopUp"
-            ? adjustment.amount
-            : Math.max(0, Limit.maximum(ledger.limit) - ledger.held - ledger.available)
-        const changed = isAmount(amount) ? Ledger.topUp(ledger, amount) : undefined
-        if (changed === undefined)
-          throw badAmount(account.name, "the top-up, and the sum of all that was granted,", amount)
+        const changed = Ledger.topUp(ledger, amount)
+        if (changed === undefined) {
+          throw badAmount(account.name, "the sum of all that was granted", `${ledger.granted} + ${amount}`)
+        }
         return changed
       })
+    }
+    case "Refill":
+      return ledgers.map(Ledger.replenish)
     case "Reset":
       return ledgers.map((ledger) => Ledger.reset(ledger, now))
     case "SetLimit": {
@@ -212,9 +235,10 @@ const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
   })
 
 export const memory: Store.BudgetStore["Service"] = {
-  open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, Math.floor(now))),
+  open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, wholeMillis(now))),
   hold: (request, restore) => hold(mine(request), restore),
   tryHold: (request) => tryHold(mine(request)),
+  charge: (request) => charge(mine(request)),
   holdWith: (request, alongside, restore) => holdWith(mine(request), alongside, restore),
   reduce: (hold, amounts) =>
     Effect.withFiber((fiber) => {

@@ -8,7 +8,7 @@ import * as TxRef from "effect/TxRef"
 import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { type AnyFiber, type MemoryAccount, MemoryHold, type MemoryRequest, nowFor } from "./account.ts"
+import { type AnyFiber, type MemoryAccount, MemoryHold, type MemoryRequest, nowOf } from "./account.ts"
 import { track } from "./books.ts"
 import { check, type Denial, denialOf, refuse } from "./denial.ts"
 import { freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
@@ -34,12 +34,13 @@ class Denied {
 const holdInJournal = (request: MemoryRequest, turn: Waiter | undefined): Effect.Effect<MemoryHold, Denied> =>
   Effect.withFiber((fiber) => {
     if (passes(request, turn)) return Effect.fail(new Denied(undefined))
-    const now = nowFor(fiber, request.accounts)
     const cells = request.accounts.flatMap((account) => account.cells)
     const amounts = request.accounts.flatMap((account, i) => account.cells.map(() => request.amounts[i]!))
     return Effect.flatMap(
       Effect.forEach(cells, (cell) => TxRef.get(cell)),
       (before) => {
+        // Read after the books, and whether they were timed then or not: a change of the limit may have come in between.
+        const now = nowOf(fiber)
         const ledgers = before.map((ledger) => Ledger.refill(ledger, now))
         const denial = denialOf(request, now, ledgers)
         if (denial !== undefined) return Effect.fail(new Denied(denial))
@@ -61,10 +62,8 @@ const passes = (request: MemoryRequest, turn: Waiter | undefined): boolean =>
   request.accounts.some((account, i) => {
     const first = account.queue.first?.waiter
     if (first === undefined || request.amounts[i] === 0) return false
-    return (
-      first.priority > request.priority ||
-      (first.priority === request.priority && first.ticket < (turn?.ticket ?? Infinity))
-    )
+    const priority = request.priority ?? 0
+    return first.priority > priority || (first.priority === priority && first.ticket < (turn?.ticket ?? Infinity))
   })
 
 /**
@@ -128,7 +127,7 @@ export const holdWith = <A, E, R>(
       waiter.deciding = false
       waiter.verdict = undefined
       if (waiter.places.length === 0) stand(waiter)
-      for (const account of waiter.accounts) pump(account)
+      pump(waiter.accounts)
       return wait(waiter, restore)
     }
     return attempt

@@ -53,7 +53,7 @@ export class Waiter {
   constructor(request: MemoryRequest, fiber: AnyFiber, transaction: boolean) {
     this.request = request
     this.fiber = fiber
-    this.priority = request.priority
+    this.priority = request.extends === true ? Infinity : (request.priority ?? 0)
     this.deciding = transaction ? false : undefined
     this.accounts = request.accounts.filter((account, i) => queues(account) && request.amounts[i]! > 0)
   }
@@ -85,7 +85,7 @@ const leave = (waiter: Waiter): void => {
 /** Leaves and lets the others move up. */
 export const giveUp = (waiter: Waiter): void => {
   leave(waiter)
-  for (const account of waiter.accounts) pump(account)
+  pump(waiter.accounts)
 }
 
 export const end = (waiter: Waiter, verdict: Effect.Effect<void, BudgetExceeded | FailedReservation>): void => {
@@ -98,11 +98,11 @@ export const end = (waiter: Waiter, verdict: Effect.Effect<void, BudgetExceeded 
 }
 
 /** Grants to those whose turn it is, as long as there is room. */
-export const pump = (account: MemoryAccount): void => {
-  const accounts = new Set([account])
-  for (const next of accounts) {
-    accounts.delete(next)
-    serve(next, accounts)
+export const pump = (accounts: Iterable<MemoryAccount>): void => {
+  const left = new Set(accounts)
+  for (const account of left) {
+    left.delete(account)
+    serve(account, left)
   }
 }
 
@@ -146,7 +146,8 @@ const consider = (waiter: Waiter): number | undefined => {
   }
   const now = nowFor(fiber, request.accounts)
   const denial = denialOf(request, now)
-  if (denial?.decided) {
+  // Who waits is only rejected when it is its turn: until then, a budget that rejects may have room again.
+  if (denial?.never || (denial?.decided && !denial.waits)) {
     end(waiter, refuse(denial))
     return undefined
   }
@@ -192,13 +193,13 @@ const setTimer = (account: MemoryAccount, waiter: Waiter | undefined, wait: numb
   const at = nowOf(waiter.fiber) + Math.min(wait, MAX_TIMER_MILLIS)
   if (account.timer !== undefined && account.timer.at <= at) return
   account.timer?.fiber.interruptUnsafe()
-  account.timer = {
-    at,
-    fiber: later(waiter.fiber, Math.min(wait, MAX_TIMER_MILLIS), () => {
-      account.timer = undefined
-      pump(account)
-    })
-  }
+  account.timer = undefined
+  const fiber = later(waiter.fiber, Math.min(wait, MAX_TIMER_MILLIS), () => {
+    account.timer = undefined
+    pump([account])
+  })
+  // A clock may sleep without waiting: then the timer has fired already.
+  if (fiber.pollUnsafe() === undefined) account.timer = { at, fiber }
 }
 
 const later = (fiber: AnyFiber, millis: number, run: () => void): AnyFiber =>
@@ -209,10 +210,12 @@ const setDeadline = (waiter: Waiter): void => {
   if (timeout === undefined) return
   waiter.deadline = later(waiter.fiber, Duration.toMillis(timeout), () => {
     waiter.deadline = undefined
-    waiter.late = Effect.fail(failed(waiter.request, waiter.accounts[0]!, new TimedOut({ after: timeout })))
+    const { accounts, fiber, request } = waiter
+    const account = denialOf(request, nowFor(fiber, request.accounts))?.account ?? accounts[0]!
+    waiter.late = Effect.fail(failed(request, account, new TimedOut({ after: timeout })))
     if (waiter.verdict !== undefined) return
     end(waiter, waiter.late)
-    for (const account of waiter.accounts) pump(account)
+    pump(accounts)
   })
 }
 
@@ -270,7 +273,7 @@ export const wait = (waiter: Waiter, restore: Store.Restore): Effect.Effect<void
 /** Joins the queue; the verdict may be there at once. */
 export const queueUp = (waiter: Waiter): Effect.Effect<void, BudgetExceeded | FailedReservation> | undefined => {
   stand(waiter)
-  for (const account of waiter.accounts) pump(account)
+  pump(waiter.accounts)
   if (waiter.verdict !== undefined) return waiter.verdict
   const full = crowded(waiter)
   if (full !== undefined) {
@@ -284,6 +287,6 @@ export const queueUp = (waiter: Waiter): Effect.Effect<void, BudgetExceeded | Fa
 /** Something was given back: it may be enough for the next. */
 export const freed = (fiber: AnyFiber, account: MemoryAccount): void => {
   // Also when the last one has left, for its timer.
-  if (account.queue.size > 0 || account.timer !== undefined) pump(account)
+  if (account.queue.size > 0 || account.timer !== undefined) pump([account])
   notify(fiber, account)
 }
