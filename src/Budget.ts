@@ -95,8 +95,10 @@ export const open = (
         store,
         account,
         accounts: [account],
-        encode: (amount) => [amount],
-        decode: (amounts) => amounts[0]!
+        encode: (amount, into, at) => {
+          into[at] = amount
+        },
+        decode: (amounts, at) => amounts[at]!
       })
     )
   )

@@ -24,7 +24,7 @@ import type { BudgetExceeded } from "./BudgetError.ts"
 import type { Snapshot } from "./BudgetStore.ts"
 import { BudgetStore } from "./BudgetStore.ts"
 import { definitionOf, type WaitOptions } from "./internal/definition.ts"
-import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
+import { encode, operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
 import { face, type FaceClass } from "./internal/service.ts"
 import * as Limit from "./Limit.ts"
 import type * as Reservation from "./Reservation.ts"
@@ -100,8 +100,14 @@ export const make = (
     const layout: Layout<Usage> = {
       store,
       accounts,
-      encode: ({ cost, input, output }, more) => [input, output, input + output, cost, more === true ? 0 : 1],
-      decode: ([input, output, , cost]) => ({ input: input!, output: output!, cost: Usd.nanos(cost!) })
+      encode: ({ cost, input, output }, into, at, more) => {
+        into[at] = input
+        into[at + 1] = output
+        into[at + 2] = input + output
+        into[at + 3] = cost
+        into[at + 4] = more ? 0 : 1
+      },
+      decode: (amounts, at) => ({ input: amounts[at]!, output: amounts[at + 1]!, cost: Usd.nanos(amounts[at + 3]!) })
     }
     const snapshot = Effect.map(
       store.read(accounts),
@@ -119,7 +125,7 @@ export const make = (
     return {
       ...operations(layout),
       tryReserve: (usage, options) => tryReserve(layout, usage, options),
-      record: (usage) => Effect.suspend(() => store.charge({ accounts, amounts: layout.encode(usage) })),
+      record: (usage) => Effect.suspend(() => store.charge({ accounts, amounts: encode(layout, usage) })),
       totals: Effect.map(snapshot, ({ calls, cost, input, output, total }) => ({
         input: spent(input),
         output: spent(output),

@@ -114,20 +114,19 @@ const combine = <M extends Members>(
   return {
     store: first.store,
     accounts,
-    encode: (amounts, more) => {
-      const encoded = new Array<number>(accounts.length)
-      let k = 0
+    encode: (amounts, into, at, more) => {
+      let k = at
       for (let i = 0; i < keys.length; i++) {
-        const part = members[i]!.encode(amounts[keys[i]!], more)
-        for (let j = 0; j < part.length; j++) encoded[k++] = part[j]!
+        members[i]!.encode(amounts[keys[i]!], into, k, more)
+        k += members[i]!.accounts.length
       }
-      return encoded
     },
-    decode: (amounts) => {
+    decode: (amounts, at) => {
       const decoded: Record<string, unknown> = {}
-      let from = 0
+      let k = at
       for (let i = 0; i < keys.length; i++) {
-        decoded[keys[i]!] = members[i]!.decode(amounts.slice(from, (from += members[i]!.accounts.length)))
+        decoded[keys[i]!] = members[i]!.decode(amounts, k)
+        k += members[i]!.accounts.length
       }
       return decoded as Amounts<M>
     }

@@ -991,6 +991,21 @@ describe("Waiting", () => {
       })
     )
 
+    it.effect("that fits does not wait behind one that does not, which may be waiting for it", () =>
+      Effect.gen(function* () {
+        const budget = yield* open(Limit.concurrency(10))
+        const large = yield* budget.reserve(6)
+        const small = yield* budget.reserve(3)
+        const fiber = yield* Effect.forkChild(large.extend(3), { startImmediately: true })
+        yield* small.extend(1)
+        assert.strictEqual(small.amount, 4)
+        assert.strictEqual(yield* waiters(budget), 1)
+        yield* small.commit(4)
+        yield* Fiber.join(fiber)
+        assert.deepStrictEqual(yield* books(budget), { available: 1, held: 9, spent: 0 })
+      })
+    )
+
     it.effect("that times out or is interrupted leaves the hold as it was", () =>
       Effect.gen(function* () {
         const budget = yield* open(Limit.concurrency(10))

@@ -23,9 +23,16 @@ export interface Layout {
 }
 
 export interface Reservable<in out A> extends Layout {
-  /** The amount of each account; `more` for an extension, which is not counted as another use. */
-  readonly encode: (amount: A, more?: boolean) => Array<number>
-  readonly decode: (amounts: ReadonlyArray<number>) => A
+  /** Writes the amount of each account from `at` on; `more` for an extension, which is not counted as another use. */
+  readonly encode: (amount: A, into: Array<number>, at: number, more: boolean) => void
+  readonly decode: (amounts: ReadonlyArray<number>, at: number) => A
+}
+
+/** The amount of each account. */
+export const encode = <A>(of: Reservable<A>, amount: A, more = false): Array<number> => {
+  const amounts = new Array<number>(of.accounts.length)
+  of.encode(amount, amounts, 0, more)
+  return amounts
 }
 
 const same = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean => {
@@ -46,7 +53,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   }
 
   get amount(): A {
-    return this.of.decode(this.hold.held)
+    return this.of.decode(this.hold.held, 0)
   }
 
   // Getters, so that the operations can be passed on by themselves without each reservation carrying them.
@@ -68,7 +75,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   get progress() {
     return (spent: A): Effect.Effect<void> =>
       Effect.sync(() => {
-        const amounts = this.of.encode(spent)
+        const amounts = encode(this.of, spent)
         const bad = amounts.findIndex((amount) => !isAmount(amount))
         if (bad >= 0) throw badAmount(this.of.accounts[bad]!.name, "the progress", amounts[bad])
         this.report(amounts)
@@ -81,7 +88,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
         this.of.store.hold(
           {
             ...requestOf(this.of, more, this.options),
-            amounts: this.of.encode(more, true),
+            amounts: encode(this.of, more, true),
             into: this.hold,
             extends: true
           },
@@ -91,7 +98,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   }
 
   chargesOf(actual: A): ReadonlyArray<number> {
-    const charges = this.of.encode(actual)
+    const charges = encode(this.of, actual)
     for (let i = 0; i < charges.length; i++) {
       if (isAmount(charges[i]!)) continue
       // It was a charge, of an amount that is not known: unknown is never zero.
@@ -115,8 +122,8 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   }
 
   settlement({ cause, charges, overran }: Store.Outcome): Reservation.Settlement<A> {
-    const { decode } = this.of
     const { held } = this.hold
+    const decode = (amounts: ReadonlyArray<number>): A => this.of.decode(amounts, 0)
     const all = decode(held)
     if (same(charges, held)) {
       const none = decode(this.none())
@@ -171,7 +178,7 @@ const check = (of: Layout, options: Reservation.Options): void => {
 
 const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => ({
   accounts: of.accounts,
-  amounts: of.encode(amount),
+  amounts: encode(of, amount),
   priority: options?.priority,
   timeout: timeoutOf(of.accounts[0]!.name, options?.timeout)
 })
@@ -189,7 +196,7 @@ const take = <A, B, E, R>(
   // Called by `uninterruptibleMask`, which has the fiber but does not hand it on.
   const fiber = Fiber.getCurrent()!
   if (options !== undefined) check(of, options)
-  const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
+  const hold = of.store.direct?.hold(fiber, of.accounts, encode(of, amount), undefined)
   return typeof hold === "object"
     ? use(fiber, new ReservationImpl(of, hold, options))
     : Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
@@ -224,7 +231,7 @@ export const tryReserve = <A>(
     Effect.withFiber((fiber) => {
       if (options !== undefined) check(of, options)
       const grant = (hold: Store.Hold) => Effect.asSome(own(fiber, new ReservationImpl(of, hold, options)))
-      const hold = of.store.direct?.hold(fiber, of.accounts, of.encode(amount), undefined)
+      const hold = of.store.direct?.hold(fiber, of.accounts, encode(of, amount), undefined)
       if (typeof hold === "object") return grant(hold)
       if (hold === "denied") return Effect.succeedNone
       return Effect.flatMap(of.store.tryHold(requestOf(of, amount, options)), (hold) =>

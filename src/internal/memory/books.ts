@@ -2,7 +2,7 @@
 import type * as TxRef from "effect/TxRef"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { type AnyFiber, type MemoryAccount, MemoryHold, notify, nowFor, type Part, sum } from "./account.ts"
+import { type AnyFiber, type MemoryAccount, MemoryHold, notify, nowFor, nowOf, type Part, sum } from "./account.ts"
 
 /** Writes a `TxRef` as a transaction of one step would: value, version, wake-ups. */
 export const writeDirect = <A>(fiber: AnyFiber, ref: TxRef.TxRef<A>, value: A): void => {
@@ -52,6 +52,21 @@ export const take = (
     notify(fiber, account)
   }
   return epochs
+}
+
+/**
+ * The same for an open hold of one account with one limit, in one pass: the pair of a guard is used where a reservation would
+ * cost too much.
+ */
+export const takeOne = (fiber: AnyFiber, account: MemoryAccount, amount: number, hold: MemoryHold): boolean => {
+  const cell = account.cells[0]!
+  const ledger = current(account, cell, account.timed ? nowOf(fiber) : undefined)
+  if (!Ledger.admits(ledger, amount)) return false
+  writeDirect(fiber, cell, Ledger.hold(ledger, amount))
+  notify(fiber, account)
+  if (hold.epochs[0] === ledger.epoch) hold.amounts[0]! += amount
+  else enter(hold.accounts, [amount], [ledger.epoch], hold)
+  return true
 }
 
 const latestEpochs: Array<ReadonlyArray<number>> = []
@@ -118,26 +133,24 @@ export const track = (hold: MemoryHold): void => {
   for (let i = 0; i < hold.accounts.length; i++) hold.accounts[i]!.open?.add(hold)
 }
 
-/** The books of all accounts, to be changed before any of it is written: nothing is ever half-done. */
-const open = (accounts: ReadonlyArray<MemoryAccount>, now: number | undefined): void => {
-  let k = 0
-  for (let i = 0; i < accounts.length; i++) {
-    const { cells } = accounts[i]!
-    for (let j = 0; j < cells.length; j++) scratch[k++] = current(accounts[i]!, cells[j]!, now)
-  }
-}
-
-/** Gives `amounts` of a part back, of which `charges` are charged. */
+/**
+ * Gives `amounts` of a part back, of which `charges` are charged: from the books for the `first` part, from what the parts
+ * before have made of them for the others. Nothing is written before all is computed, so nothing is ever half-done.
+ */
 const giveBack = (
   accounts: ReadonlyArray<MemoryAccount>,
   epochs: ReadonlyArray<number>,
   amounts: ReadonlyArray<number>,
-  charges: ReadonlyArray<number>
+  charges: ReadonlyArray<number>,
+  now: number | undefined,
+  first: boolean
 ): void => {
   let k = 0
   for (let i = 0; i < accounts.length; i++) {
-    for (let j = 0; j < accounts[i]!.cells.length; j++, k++) {
-      scratch[k] = Ledger.settle(scratch[k]!, amounts[i]!, epochs[k]!, charges[i]!)
+    const account = accounts[i]!
+    for (let j = 0; j < account.cells.length; j++, k++) {
+      const before = first ? current(account, account.cells[j]!, now) : scratch[k]!
+      scratch[k] = Ledger.settle(before, amounts[i]!, epochs[k]!, charges[i]!)
     }
   }
 }
@@ -164,13 +177,14 @@ export const settle = (
   const now = exceeds(charged, held) ? nowFor(fiber, accounts) : undefined
   // What was held first is charged first; what is left is charged to the latest.
   let rest = charged
-  open(accounts, now)
+  let first = true
   for (const { amounts, epochs } of hold.older) {
     const part = least(rest, amounts)
-    giveBack(accounts, epochs, amounts, part)
+    giveBack(accounts, epochs, amounts, part, now, first)
+    first = false
     rest = difference(rest, part)
   }
-  giveBack(accounts, hold.epochs, hold.amounts, rest)
+  giveBack(accounts, hold.epochs, hold.amounts, rest, now, first)
   write(fiber, accounts)
   let overran = nobody
   for (let i = 0; i < accounts.length; i++) {
@@ -198,18 +212,21 @@ const exceeds = (charges: ReadonlyArray<number>, held: ReadonlyArray<number>): b
 /** Gives back some of an open hold, of what was held first. */
 export const reduce = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
   const { accounts } = hold
+  if (accounts.length === 1 && accounts[0]!.cells.length === 1 && hold.older.length === 0) {
+    const cell = accounts[0]!.cells[0]!
+    writeDirect(fiber, cell, Ledger.settle(cell.value, amounts[0]!, hold.epochs[0]!, 0))
+    hold.amounts[0]! -= amounts[0]!
+    return
+  }
   const none = zeros(amounts.length)
   let rest = amounts
-  open(accounts, undefined)
-  if (hold.older.length > 0) {
-    hold.older = hold.older.map((part) => {
-      const given = least(rest, part.amounts)
-      giveBack(accounts, part.epochs, given, none)
-      rest = difference(rest, given)
-      return { amounts: difference(part.amounts, given), epochs: part.epochs }
-    })
-  }
-  giveBack(accounts, hold.epochs, rest, none)
+  hold.older = hold.older.map((part, n) => {
+    const given = least(rest, part.amounts)
+    giveBack(accounts, part.epochs, given, none, undefined, n === 0)
+    rest = difference(rest, given)
+    return { amounts: difference(part.amounts, given), epochs: part.epochs }
+  })
+  giveBack(accounts, hold.epochs, rest, none, undefined, hold.older.length === 0)
   write(fiber, accounts)
   for (let i = 0; i < accounts.length; i++) hold.amounts[i]! -= rest[i]!
 }

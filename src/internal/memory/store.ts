@@ -21,7 +21,7 @@ import {
   nowOf,
   wholeMillis
 } from "./account.ts"
-import { enter, reduce, settle, take, writeDirect } from "./books.ts"
+import { enter, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
 import { check, denialOf, exceeded, refuse } from "./denial.ts"
 import { holdWith, inTransaction, nested } from "./transaction.ts"
 import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
@@ -38,6 +38,9 @@ const holdNow = (
 ): MemoryHold | "denied" | "undecided" => {
   check(accounts, amounts, into)
   if (blocked(accounts, amounts) || inTransaction(fiber)) return "undecided"
+  if (into !== undefined && accounts.length === 1 && accounts[0]!.cells.length === 1) {
+    return takeOne(fiber, accounts[0]!, amounts[0]!, into) ? into : "denied"
+  }
   const epochs = take(fiber, accounts, amounts, nowFor(fiber, accounts))
   return epochs === undefined ? "denied" : enter(accounts, amounts as Array<number>, epochs, into)
 }
