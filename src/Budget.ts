@@ -48,13 +48,17 @@ export interface Books {
   readonly changes: Stream.Stream<Snapshot>
   /** What could be reserved now: the least of all limits. Negative while there is debt. */
   readonly available: Effect.Effect<number>
-  /** Adds to what is granted and admits who waits; a rate takes it as far as the bucket has room. */
+  /**
+   * Adds to what is granted and admits who waits; a rate takes it as far as the bucket has room. Dies with a `RangeError` when
+   * the amount is wrong or the books could not count the sum.
+   */
   readonly topUp: (amount: number) => Effect.Effect<void>
   /** Starts a new epoch with fresh books: what is held from before neither refunds into it nor charges it. */
   readonly reset: Effect.Effect<void>
   /**
    * Changes the limit, or as many limits as the budget has. What is spent and held is kept. Raising admits who waits;
-   * lowering denies until what is outstanding fits.
+   * lowering denies until what is outstanding fits. Dies with a `RangeError` when a limit cannot be used, or when there are
+   * more or fewer of them than the budget has.
    */
   readonly setLimit: (limit: Limit | ReadonlyArray<Limit>) => Effect.Effect<void>
 }

@@ -41,11 +41,11 @@ export interface BudgetGuard extends Reservation.Reservable<number>, Books {
    * a programming error: it dies, and gives back nothing.
    */
   readonly release: (cost?: number) => Effect.Effect<void>
-  /** The least that any limit allows in all. */
+  /** The least that any limit allows in all, top-ups aside. */
   readonly capacity: Effect.Effect<number>
   /** The used part of the fullest limit, from 0 to 1; 0 when its capacity is 0. */
   readonly utilization: Effect.Effect<number>
-  /** Restores what is available to the capacity. What is held stays held. */
+  /** Makes all available again that the capacity allows beside what is held; forgives a debt. */
   readonly refill: Effect.Effect<void>
 }
 

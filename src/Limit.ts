@@ -9,7 +9,10 @@ import { isAmount } from "./internal/amount.ts"
 
 const Amount = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
 
-/** A fixed amount that never refills; only `topUp` and `reset` add to it. What is settled stays spent. */
+/**
+ * A fixed amount that never refills; only `topUp` and `reset` add to it. What is settled stays spent, so who waits for more than
+ * what is left waits for a refund, a top-up or a reset: give it a `timeout`.
+ */
 export interface Capacity extends Schema.Schema.Type<typeof Capacity> {}
 export const Capacity = Schema.TaggedStruct("Capacity", { amount: Amount })
 
@@ -26,7 +29,8 @@ export const Rate = Schema.TaggedStruct("Rate", {
 
 /**
  * `amount` for each window of length `every`. Windows are aligned to the Unix epoch, so that all who share a limit agree on
- * its boundaries. A hold belongs to the window it was made in, also when it settles later.
+ * its boundaries. A hold belongs to the window it was made in, also when it settles later; so does its overage, which the next
+ * window does not have to pay.
  */
 export interface Window extends Schema.Schema.Type<typeof Window> {}
 export const Window = Schema.TaggedStruct("Window", {
@@ -46,13 +50,14 @@ export const Unlimited = Schema.TaggedStruct("Unlimited", {})
 export type Limit = Capacity | Rate | Window | Concurrency | Unlimited
 export const Limit = Schema.Union([Capacity, Rate, Window, Concurrency, Unlimited])
 
-/** A fixed amount of `amount` units. */
+/** A fixed amount of `amount` units, from 0 to 2^53 - 1. */
 export const capacity = (amount: number): Capacity => ({ _tag: "Capacity", amount })
 
 /**
  * `amount` units per `per`, up to `burst` at once (default `amount`).
  *
- * Bounds: `amount` and `burst` at least 1; `per` finite and above 0.
+ * Bounds: `amount` and `burst` from 1 to 2^53 - 1; `per` finite and above 0. With a `per` that is not whole milliseconds, the
+ * `amount` is at most 9,007,199,254, so that refills stay exact.
  */
 export const rate = (options: {
   readonly amount: number
@@ -76,7 +81,7 @@ export const window = (options: { readonly amount: number; readonly every: Durat
   every: Duration.fromInputUnsafe(options.every)
 })
 
-/** At most `amount` units held at the same time. */
+/** At most `amount` units held at the same time, from 0 to 2^53 - 1. */
 export const concurrency = (amount: number): Concurrency => ({ _tag: "Concurrency", amount })
 
 /** No bound: the amounts are only counted. */

@@ -1,6 +1,7 @@
 /**
  * Several budgets as one: all are reserved in one step nobody can observe half-done, or none is. Each is settled with its own
- * actual amount. A wait for some of them holds none of them.
+ * actual amount. A wait for some of them holds none of them, but stands in the queue of each: who comes after it waits behind
+ * it, also for a budget that has room. Give waits a `timeout`, or the budgets `order: "firstFit"`.
  *
  * ```ts
  * import { Effect, Layer } from "effect"

@@ -19,18 +19,22 @@ import type { Layout, Reservable as Internal, TypeId } from "./internal/reservab
 export interface Reservation<A> {
   /** What is set aside, extensions included. */
   readonly amount: A
-  /** Charges `actual` and gives the rest back. More than what was held is charged in full and carried as debt. */
+  /**
+   * Charges `actual`, whatever the progress, and gives the rest back. More than what was held is charged in full and carried as
+   * debt.
+   */
   readonly commit: (actual: A) => Effect.Effect<Settlement<A>>
-  /** Gives all of it back. */
+  /** Gives all of it back, whatever the progress. */
   readonly release: Effect.Effect<Settlement<A>>
   /**
    * Says how much is known to be spent so far, in all (not since the last time). It is what a failure or an interruption
-   * charges. It never goes down: what is spent stays spent.
+   * charges. It never goes down. For work that is paid for even if it is cut short, say `progress` before it starts.
    */
   readonly progress: (spent: A) => Effect.Effect<void>
   /**
-   * Sets more aside, under the same admission rules as a new reservation: this one goes on as it is when the answer is no.
-   * Use it instead of a second reservation of the same budget, for which a fiber could wait for itself.
+   * Sets more aside, or fails (or waits) as a new reservation would; this one goes on as it is when the answer is no. Use it
+   * instead of a second reservation of the same budget, for which a fiber could wait for itself: an extension goes before
+   * those who hold nothing. Two reservations that both wait to be extended can wait for each other: give a `timeout`.
    */
   readonly extend: (more: A) => Effect.Effect<void, BudgetExceeded | FailedReservation>
 }
@@ -50,7 +54,7 @@ export interface Settlement<A> {
 
 /** How to ask for a reservation. */
 export interface Options {
-  /** Among those who wait, higher goes first. Any finite number; default 0. */
+  /** Among those who wait, higher goes first. Any finite number, but few different ones (each is a queue); default 0. */
   readonly priority?: number | undefined
   /** How long the wait may take, instead of the budget's own `timeout`. */
   readonly timeout?: Duration.Input | undefined
@@ -78,7 +82,7 @@ export interface Reservable<in out A> {
   readonly [TypeId]: Internal<A>
   /**
    * Reserves for the current scope. A wait in an uninterruptible region (the acquire of an `acquireRelease`, say) cannot be
-   * interrupted: give it a `timeout`.
+   * interrupted: give it a `timeout`. The finalizer stays in the scope until its end: in a loop, use `withReservation`.
    */
   readonly reserve: (
     amount: A,

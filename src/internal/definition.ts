@@ -5,13 +5,16 @@ import * as Limit from "../Limit.ts"
 import { isAmount } from "./amount.ts"
 
 export interface WaitOptions {
-  /** Default `reject`. */
+  /** Default `reject`. What can never fit fails at once under `throttle` too. */
   readonly enforcement?: Enforcement | undefined
   /** Whose turn it is, for `throttle`. Default `fifo`. */
   readonly order?: Order | undefined
   /** How many may wait, for `throttle`; one more fails with `QueueFull`. Default: no bound. */
   readonly maxQueued?: number | undefined
-  /** How long a wait may take, for `throttle`; longer fails with `TimedOut`. Default: no bound. */
+  /**
+   * How long a wait may take, for `throttle`; longer fails with `TimedOut`. Default: no bound. It is the wait for the budget that
+   * it bounds, not what `reserveTx` runs alongside.
+   */
   readonly timeout?: Duration.Input | undefined
 }
 
