@@ -22,8 +22,9 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { BudgetStore } from "./BudgetStore.ts"
-import type { Account, Adjustment, Snapshot } from "./BudgetStore.ts"
+import type { Account, Adjustment, LedgerSnapshot, Snapshot } from "./BudgetStore.ts"
 import { definitionOf, type WaitOptions } from "./internal/definition.ts"
+import { thresholds } from "./internal/thresholds.ts"
 import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
 import { face, type FaceClass } from "./internal/service.ts"
 import type { Limit } from "./Limit.ts"
@@ -40,12 +41,26 @@ export interface Options extends WaitOptions {
   readonly limit: Limit | ReadonlyArray<Limit>
 }
 
+/** A part of a budget that is used. */
+export interface Threshold {
+  readonly fraction: number
+  /** The limit that reached it. */
+  readonly ledger: LedgerSnapshot
+  readonly snapshot: Snapshot
+}
+
 /** What every face over one set of books can be asked. */
 export interface Books {
   readonly name: string
   readonly snapshot: Effect.Effect<Snapshot>
   /** The snapshot now and after every change; changes that come together are told once. Time alone does not tell. */
   readonly changes: Stream.Stream<Snapshot>
+  /**
+   * Tells when a part of the budget is used (held or spent): each of the fractions, say 0.8 and 0.95, once per epoch of the limit
+   * that reached it first. What is used only between two changes that are told together goes unnoticed; what is spent never
+   * does. Fractions are above 0 and at most 1; else it dies with a `RangeError`.
+   */
+  readonly thresholds: (fractions: ReadonlyArray<number>) => Stream.Stream<Threshold>
   /** What could be reserved now: the least of all limits. Negative while there is debt. */
   readonly available: Effect.Effect<number>
   /**
@@ -115,6 +130,7 @@ export const books = ({ account, store }: SingleLayout): Books => {
     name: account.name,
     snapshot,
     changes: store.changes(account),
+    thresholds: (fractions) => thresholds(account.name, store.changes(account), fractions),
     available: Effect.map(snapshot, (snapshot) => snapshot.available),
     topUp: (amount) => adjust({ _tag: "TopUp", amount }),
     reset: adjust({ _tag: "Reset" }),

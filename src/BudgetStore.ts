@@ -43,6 +43,8 @@ export interface Account {
 export interface Request {
   readonly accounts: ReadonlyArray<Account>
   readonly amounts: ReadonlyArray<number>
+  /** Takes more than `amounts`, up to this, as far as it fits at that moment. */
+  readonly upTo?: ReadonlyArray<number> | undefined
   /** Higher goes first among those who wait. Default 0. */
   readonly priority?: number | undefined
   /** Overrides the accounts' own. */

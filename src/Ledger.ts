@@ -102,7 +102,11 @@ const fillTo = (self: Ledger, level: number, at: number, carry: number): Ledger 
 
 /** Whether `amount` can be held now. Nothing but 0 is admitted while there is debt. */
 export const admits = (self: Ledger, amount: number): boolean =>
-  amount <= self.available || amount === 0 || (self.limit._tag === "Unlimited" && amount <= MAX - self.held)
+  amount <= self.available || amount === 0 || (self.limit._tag === "Unlimited" && amount <= most(self))
+
+/** The most that can be held now. */
+export const most = (self: Ledger): number =>
+  self.limit._tag === "Unlimited" ? MAX - self.held : Math.max(0, self.available)
 
 /**
  * Whether `amount` could ever be admitted while `own` of what is held stays held. What cannot is only helped by another

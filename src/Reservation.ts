@@ -88,6 +88,15 @@ export interface Reservable<in out A> {
     amount: A,
     options?: Options
   ) => Effect.Effect<Reservation<A>, BudgetExceeded | FailedReservation, Scope.Scope>
+  /**
+   * Reserves what fits: at least `least` (else it fails or waits, as `reserve` does), and beyond that as much of `wanted` as there
+   * is at that moment, budget by budget. `amount` of the reservation says what it got.
+   */
+  readonly reserveUpTo: (
+    least: A,
+    wanted: A,
+    options?: Options
+  ) => Effect.Effect<Reservation<A>, BudgetExceeded | FailedReservation, Scope.Scope>
   /** Reserves, runs `use`, and settles by how it ended. */
   readonly withReservation: <B, E, R>(
     amount: A,

@@ -221,6 +221,20 @@ export const reserve = <A>(
 ): Effect.Effect<Reservation.Reservation<A>, BudgetExceeded | FailedReservation, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => take(of, amount, options, restore, own))
 
+/** At least `least`, and as much of what is `wanted` beyond it as fits. */
+export const reserveUpTo = <A>(
+  of: Reservable<A>,
+  least: A,
+  wanted: A,
+  options?: Reservation.Options
+): Effect.Effect<Reservation.Reservation<A>, BudgetExceeded | FailedReservation, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) => {
+    const fiber = Fiber.getCurrent()!
+    if (options !== undefined) check(of, options)
+    const request = { ...requestOf(of, least, options), upTo: encode(of, wanted) }
+    return Effect.flatMap(of.store.hold(request, restore), (hold) => own(fiber, new ReservationImpl(of, hold, options)))
+  })
+
 /** Never waits, and `None` is the soft no. */
 export const tryReserve = <A>(
   of: Reservable<A>,
@@ -292,6 +306,7 @@ export const reserveTx = <A, B, E, R>(
 export const operations = <A>(of: Reservable<A>): Reservation.Reservable<A> => ({
   [TypeId]: of,
   reserve: (amount, options) => reserve(of, amount, options),
+  reserveUpTo: (least, wanted, options) => reserveUpTo(of, least, wanted, options),
   withReservation: (amount, use, options) => withReservation(of, amount, use, options),
   reserveTx: (amount, alongside, options) => reserveTx(of, amount, alongside, options)
 })

@@ -2,7 +2,17 @@
 import type * as TxRef from "effect/TxRef"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { type AnyFiber, type MemoryAccount, MemoryHold, notify, nowFor, nowOf, type Part, sum } from "./account.ts"
+import {
+  type AnyFiber,
+  type MemoryAccount,
+  MemoryHold,
+  type MemoryRequest,
+  notify,
+  nowFor,
+  nowOf,
+  type Part,
+  sum
+} from "./account.ts"
 
 /** Writes a `TxRef` as a transaction of one step would: value, version, wake-ups. */
 export const writeDirect = <A>(fiber: AnyFiber, ref: TxRef.TxRef<A>, value: A): void => {
@@ -52,6 +62,16 @@ export const take = (
     notify(fiber, account)
   }
   return epochs
+}
+
+/** What a request gets that fits: its amounts, or as much more as it wants and there is. */
+export const fitting = (request: MemoryRequest, now: number): Array<number> => {
+  const { accounts, amounts, upTo } = request
+  if (upTo === undefined) return [...amounts]
+  return amounts.map((amount, i) => {
+    const { cells } = accounts[i]!
+    return Math.max(amount, Math.min(upTo[i]!, ...cells.map((cell) => Ledger.most(current(accounts[i]!, cell, now)))))
+  })
 }
 
 /**

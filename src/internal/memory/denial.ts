@@ -84,5 +84,19 @@ export const check = (
   if (into?.outcome !== undefined) throw ended(accounts)
 }
 
+export const checkUpTo = (
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: ReadonlyArray<number>,
+  upTo: ReadonlyArray<number>
+): void => {
+  check(accounts, upTo, undefined)
+  for (let i = 0; i < amounts.length; i++) {
+    if (upTo[i]! >= amounts[i]!) continue
+    throw new RangeError(
+      `Budget "${accounts[i]!.name}": the wanted amount ${upTo[i]} is below the least one, ${amounts[i]}`
+    )
+  }
+}
+
 export const ended = (accounts: ReadonlyArray<MemoryAccount>): Error =>
   new Error(`Budget "${accounts[0]!.name}": a reservation that has been settled cannot be extended`)

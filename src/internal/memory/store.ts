@@ -21,8 +21,8 @@ import {
   nowOf,
   wholeMillis
 } from "./account.ts"
-import { enter, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
-import { check, denialOf, exceeded, refuse } from "./denial.ts"
+import { enter, fitting, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
+import { check, checkUpTo, denialOf, exceeded, refuse } from "./denial.ts"
 import { holdWith, inTransaction, nested } from "./transaction.ts"
 import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
 
@@ -52,12 +52,14 @@ const hold = (
   Effect.withFiber((fiber) => {
     const { accounts, amounts, into } = request
     check(accounts, amounts, into)
+    if (request.upTo !== undefined) checkUpTo(accounts, amounts, request.upTo)
     if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, into === undefined ? "reserve" : "extend"))
     const now = nowFor(fiber, accounts)
     // An extension does not stand behind those who may be waiting for what it extends.
     if (request.extends === true || !blocked(accounts, amounts)) {
-      const epochs = take(fiber, accounts, amounts, now)
-      if (epochs !== undefined) return Effect.succeed(enter(accounts, [...amounts], epochs, into))
+      const granted = fitting(request, now)
+      const epochs = take(fiber, accounts, granted, now)
+      if (epochs !== undefined) return Effect.succeed(enter(accounts, granted, epochs, into))
     }
     const denial = denialOf(request, now)
     if (denial?.decided) return refuse(denial)

@@ -19,7 +19,7 @@ import {
   nowOf,
   queues
 } from "./account.ts"
-import { enter, take } from "./books.ts"
+import { enter, fitting, take } from "./books.ts"
 import { denialOf, ended, refuse } from "./denial.ts"
 
 /** How far `firstFit` looks past the first, and how often it may pass the same waiter. */
@@ -158,8 +158,9 @@ const consider = (waiter: Waiter): number | undefined => {
     end(waiter, Effect.void)
     return Infinity
   }
-  const epochs = take(fiber, request.accounts, request.amounts, now)!
-  waiter.hold = enter(request.accounts, [...request.amounts], epochs, request.into)
+  const granted = fitting(request, now)
+  const epochs = take(fiber, request.accounts, granted, now)!
+  waiter.hold = enter(request.accounts, granted, epochs, request.into)
   end(waiter, Effect.void)
   return undefined
 }
