@@ -65,11 +65,18 @@ const fromEnvironment = (name: string): number | undefined => {
   return value
 }
 
-/** The seeds to run: those from 1 to `EFFECT_BUDGET_SEEDS` (or `defaultCount`), or the one of `EFFECT_BUDGET_SEED`. */
+/** What `EFFECT_BUDGET_SEEDS` is measured by: so many seeds the random interleavings run by default. */
+const USUAL_SEEDS = 300
+
+/**
+ * The seeds to run: from 1 to `defaultCount`, or as much more of them as `EFFECT_BUDGET_SEEDS` is above the usual 300; or the one
+ * of `EFFECT_BUDGET_SEED`.
+ */
 export const seeds = (defaultCount: number): ReadonlyArray<number> => {
   const single = fromEnvironment("EFFECT_BUDGET_SEED")
   if (single !== undefined) return [single]
-  const count = fromEnvironment("EFFECT_BUDGET_SEEDS") ?? defaultCount
+  const asked = fromEnvironment("EFFECT_BUDGET_SEEDS") ?? USUAL_SEEDS
+  const count = Math.max(1, Math.round((defaultCount * asked) / USUAL_SEEDS))
   return Array.from({ length: count }, (_, i) => i + 1)
 }
 
