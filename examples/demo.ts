@@ -10,15 +10,22 @@
  * shows it, and the exit code is 1 if they do not.
  *
  *     npm run demo [-- FOLDER] [--rows N] [--tokens N] [--dollars N]
+ *
+ * The model runs in this process and needs no key. Any server that speaks the chat completions of OpenAI does as well, with its
+ * key in OPENAI_API_KEY:
+ *
+ *     npm run demo -- FOLDER --model openai --base-url https://api.openai.com/v1 --name MODEL
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Duration, Effect, Layer, Option, Ref, Schema } from "effect"
+import { Config, Console, Duration, Effect, Layer, Option, Redacted, Ref, Schema } from "effect"
 import { LanguageModel } from "effect/ai"
 import { Argument, CliConfig, Command, Flag, GlobalFlag } from "effect/cli"
 import { Budget, Limit, Policy, RowGuard, TokenGuard, Usd } from "effect-budget"
+import { MaxOutputTokens } from "effect-budget/ai"
 import { fileURLToPath } from "node:url"
 import * as Audit from "./demo/Audit.ts"
 import * as ExtractiveModel from "./demo/ExtractiveModel.ts"
+import * as OpenAiModel from "./demo/OpenAiModel.ts"
 import * as Progress from "./demo/Progress.ts"
 import * as SourceFile from "./demo/SourceFile.ts"
 
@@ -64,7 +71,7 @@ const CONCURRENCY = 32
 const MAX_OUTPUT_TOKENS = 96
 const TOKENS_PER_SECOND = 5_000
 
-/** Made up, for a million tokens: the model runs in this process and costs nothing. */
+/** Made up, for a million tokens: the local model costs nothing, and what another costs is not asked here. */
 const PRICE = Usd.dollars("0.60")
 
 /** A file of more tokens than this has a caller who gives up before the model can have read it. */
@@ -136,6 +143,51 @@ const summariseAll = Effect.fn("summariseAll")(function* (files: ReadonlyArray<S
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Another model
+// ---------------------------------------------------------------------------------------------------------------------
+
+interface ModelFlags {
+  readonly model: "local" | "openai"
+  readonly baseUrl: Option.Option<string>
+  readonly name: Option.Option<string>
+}
+
+/** The model that the flags ask for in place of the local one, if they do. */
+const modelOf = Effect.fnUntraced(function* ({ baseUrl, model, name }: ModelFlags) {
+  if (model === "local") {
+    if (Option.isNone(baseUrl) && Option.isNone(name)) return Option.none()
+    return yield* new SourceFile.UsageError({ message: "--base-url and --name go with --model openai" })
+  }
+  const key = yield* Config.Redacted("OPENAI_API_KEY").pipe(Config.option)
+  const needed = {
+    baseUrl: Option.filter(baseUrl, URL.canParse),
+    model: name,
+    apiKey: Option.filter(key, (key) => Redacted.value(key) !== "")
+  }
+  return yield* Option.match(Option.all(needed), {
+    onNone: () =>
+      new SourceFile.UsageError({
+        message:
+          "--model openai needs --base-url URL (like https://api.openai.com/v1), --name MODEL, " +
+          "and a key in the environment variable OPENAI_API_KEY"
+      }),
+    onSome: (options) => Effect.succeedSome(OpenAiModel.layer(options))
+  })
+})
+
+/** The local model summarises whatever it is given; another has to be told. */
+const INSTRUCTION = "Summarise this file in at most two sentences.\n\n"
+
+/** More than the instruction has: servers count a few more around each message. */
+const INSTRUCTION_TOKENS = 32
+
+const instructed = (file: SourceFile.SourceFile): SourceFile.SourceFile => ({
+  path: file.path,
+  tokens: file.tokens + INSTRUCTION_TOKENS,
+  text: Effect.map(file.text, (text) => INSTRUCTION + text)
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The command
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -160,10 +212,21 @@ const command = Command.make(
       Flag.withDescription("How much money in all, like 0.05. Default: enough for all files"),
       Flag.mapTryCatch(Usd.dollars, () => "dollars, like 0.05"),
       Flag.optional
-    )
+    ),
+    model: Flag.Literals("model", ["local", "openai"]).pipe(
+      Flag.withDescription("Who summarises. Default: local, which needs no key"),
+      Flag.withDefault("local")
+    ),
+    baseUrl: Flag.String("base-url").pipe(
+      Flag.withDescription("With --model openai: the server, like https://api.openai.com/v1"),
+      Flag.optional
+    ),
+    name: Flag.String("name").pipe(Flag.withDescription("With --model openai: the name of the model"), Flag.optional)
   },
-  Effect.fnUntraced(function* ({ dollars, folder, rows, tokens }) {
-    const files = yield* SourceFile.scan(folder)
+  Effect.fnUntraced(function* ({ dollars, folder, rows, tokens, ...flags }) {
+    const model = yield* modelOf(flags)
+    const found = yield* SourceFile.scan(folder)
+    const files = Option.isSome(model) ? found.map(instructed) : found
     const estimates = files.map(estimate)
     const tokensInAll = estimates.reduce((sum, { tokens }) => sum + tokens, 0)
     const tokensPerMinute = Option.getOrElse(tokens, () => Math.max(300_000, 4 * tokensInAll))
@@ -180,7 +243,10 @@ const command = Command.make(
         `${Audit.format("tokens", tokensPerMinute)} tokens a minute, ` +
         `${Audit.format("dollars", allowance.dollars)} (at a made-up ${Usd.format(PRICE)} for a million tokens).\n`
     )
-    yield* summariseAll(files).pipe(Effect.provide(layerSummaries(allowance)))
+    yield* summariseAll(files).pipe(
+      Effect.provide([layerSummaries(allowance), Option.getOrElse(model, () => Layer.empty)]),
+      Effect.provideService(MaxOutputTokens, MAX_OUTPUT_TOKENS)
+    )
   })
 )
 

@@ -56,7 +56,11 @@ describe("the demo", () => {
   // A project of its own, whose package is its sources: no build is needed, and none can get in the way.
   const makeProject = (name: string): string => {
     const path = folder(name, {
-      "package.json": JSON.stringify({ name: "effect-budget", type: "module", exports: { ".": "./src/index.ts" } })
+      "package.json": JSON.stringify({
+        name: "effect-budget",
+        type: "module",
+        exports: { ".": "./src/index.ts", "./ai": "./src/ai/index.ts" }
+      })
     })
     for (const part of ["src", "examples", "package-lock.json"]) {
       cpSync(join(root, part), join(path, part), { recursive: true })
