@@ -150,6 +150,24 @@ describe("a change of a limit", () => {
     })
   )
 
+  it.effect("that rejects for now does not keep a wait from its turn", () =>
+    Effect.gen(function* () {
+      const { a, b, policy } = yield* policyOver(
+        { limit: Limit.window({ amount: 10, every: "1 minute" }), enforcement: "throttle" },
+        { limit: Limit.capacity(10) }
+      )
+      yield* a.withReservation(10, () => Effect.void)
+      const waiter = yield* fork(policy.withReservation({ a: 1, b: 1 }, () => Effect.succeed("ran")))
+      const taken = yield* b.reserve(10)
+      // Somebody comes and goes while the second budget is empty: the timer of the first is set anew.
+      yield* Fiber.interrupt(yield* fork(a.withReservation(1, () => Effect.void)))
+      yield* a.topUp(0)
+      yield* taken.release
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* Fiber.join(waiter), "ran")
+    })
+  )
+
   it.effect("to a rate, while a transaction takes a hold, does not fill the bucket", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(1_000_000_000_000)

@@ -17,8 +17,8 @@ export interface Denial {
   readonly never: boolean
   /** Whether waiting is out of the question, for that reason or by the budget's enforcement. */
   readonly decided: boolean
-  /** Whether some budget that throttles denies as well. */
-  readonly waits: boolean
+  /** How long time alone takes until the budgets that throttle admit it (for ever: `Infinity`), if any of them denies. */
+  readonly turnAfter: number | undefined
 }
 
 /**
@@ -31,8 +31,8 @@ export const denialOf = (
   ledgers?: ReadonlyArray<Ledger.Ledger>,
   inOrder = false
 ): Denial | undefined => {
-  let found: Omit<Denial, "retryAfter" | "waits"> | undefined
-  let waits = false
+  let found: Omit<Denial, "retryAfter" | "turnAfter"> | undefined
+  let turnAfter: number | undefined
   let longest = 0
   let k = 0
   for (let i = 0; i < request.accounts.length; i++) {
@@ -52,13 +52,13 @@ export const denialOf = (
     }
     if (denying === undefined) continue
     const decided = never || !queues(account)
-    waits ||= !decided
+    if (!decided) turnAfter = Math.max(turnAfter ?? 0, wait)
     longest = Math.max(longest, wait)
     if (found === undefined || (decided && !found.decided && !inOrder)) {
       found = { account, ledger: denying, requested, never, decided }
     }
   }
-  return found && { ...found, waits, retryAfter: longest === Infinity ? undefined : longest }
+  return found && { ...found, turnAfter, retryAfter: longest === Infinity ? undefined : longest }
 }
 
 export const exceeded = ({ account, ledger, requested, retryAfter }: Denial): BudgetExceeded =>

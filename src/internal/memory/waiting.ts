@@ -147,11 +147,11 @@ const consider = (waiter: Waiter): number | undefined => {
   const now = nowFor(fiber, request.accounts)
   const denial = denialOf(request, now)
   // Who waits is only rejected when it is its turn: until then, a budget that rejects may have room again.
-  if (denial?.never || (denial?.decided && !denial.waits)) {
+  if (denial?.never || (denial?.decided && denial.turnAfter === undefined)) {
     end(waiter, refuse(denial))
     return undefined
   }
-  if (denial !== undefined) return denial.retryAfter ?? Infinity
+  if (denial !== undefined) return denial.turnAfter!
   overtake(waiter)
   if (waiter.deciding === false) {
     waiter.deciding = true
