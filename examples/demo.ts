@@ -17,11 +17,11 @@
  *     npm run demo -- FOLDER --model openai --base-url https://api.openai.com/v1 --name MODEL
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Config, Console, Duration, Effect, Layer, Option, Redacted, Ref, Schema } from "effect"
+import { Config, Console, Duration, Effect, Layer, Option, Redacted, Ref, Schema, Stream } from "effect"
 import { LanguageModel } from "effect/ai"
 import { Argument, CliConfig, Command, Flag, GlobalFlag } from "effect/cli"
 import { Budget, Limit, Policy, RowGuard, TokenGuard, Usd } from "effect-budget"
-import { MaxOutputTokens } from "effect-budget/ai"
+import { BudgetedLanguageModel, Estimator, Pricing } from "effect-budget/ai"
 import { fileURLToPath } from "node:url"
 import * as Audit from "./demo/Audit.ts"
 import * as ExtractiveModel from "./demo/ExtractiveModel.ts"
@@ -73,6 +73,7 @@ const TOKENS_PER_SECOND = 5_000
 
 /** Made up, for a million tokens: the local model costs nothing, and what another costs is not asked here. */
 const PRICE = Usd.dollars("0.60")
+const prices = Pricing.layerTable({}, { fallback: { input: "0.60", output: "0.60" } })
 
 /** A file of more tokens than this has a caller who gives up before the model can have read it. */
 const LONG = 8_000
@@ -84,30 +85,40 @@ const costOf = (inputTokens: number, outputTokens: number): Audit.Amounts => ({
   dollars: Usd.cost(inputTokens + outputTokens, PRICE)
 })
 
-/** The most that a file may cost: all of its tokens, and as many for the answer as the model ever gives. */
-const estimate = (file: SourceFile.SourceFile): Audit.Amounts => costOf(file.tokens, MAX_OUTPUT_TOKENS)
+/** More than a request takes beside the text of the file. */
+const REQUEST_TOKENS = 64
 
-/** Reserves the estimate, summarises, settles. A failure or an interruption on the way gives all of it back. */
-const summarise = Effect.fn("summarise")(function* (file: SourceFile.SourceFile, tally: Ref.Ref<Audit.Tally>) {
-  const policy = yield* Summaries
-  return yield* policy.withReservation(
-    estimate(file),
-    Effect.fnUntraced(function* (reservation) {
-      const prompt = yield* file.text
-      const { text, usage } = yield* LanguageModel.generateText({ prompt })
-      // Usage that is not reported is not zero: then what was reserved for it counts.
-      const actual = costOf(usage.inputTokens.total ?? file.tokens, usage.outputTokens.total ?? MAX_OUTPUT_TOKENS)
-      // The tally is kept beside the budgets, to audit them at the end.
-      yield* Effect.uninterruptible(Effect.andThen(reservation.commit(actual), Ref.update(tally, Audit.charge(actual))))
-      return `${actual.tokens} tokens, ${Usd.format(actual.dollars)}: ${text}`
-    })
-  )
+/** The most that a file may cost: all of its tokens, and as many for the answer as the model ever gives. */
+const estimate = (file: SourceFile.SourceFile): Audit.Amounts => costOf(file.tokens + REQUEST_TOKENS, MAX_OUTPUT_TOKENS)
+
+/**
+ * Puts the model, whichever it is, under the budgets: each request reserves the most that it may cost, and settles what the
+ * model reports; if it is interrupted, what was delivered, or all that was held. The tally is kept beside the budgets, to audit
+ * them at the end.
+ */
+const layerBudgeted = (tally: Ref.Ref<Audit.Tally>) =>
+  BudgetedLanguageModel.layerPriced(Summaries, {
+    model: "any",
+    maxOutputTokens: MAX_OUTPUT_TOKENS,
+    amounts: ({ cost, tokens }) => ({ rows: 1, tokens, dollars: cost }),
+    onCharge: ({ settlement, source }) =>
+      source === undefined ? Effect.void : Ref.update(tally, Audit.charge(source, settlement.charged))
+  }).pipe(Layer.provide([Estimator.layerTokenizer({ maxOutputTokens: MAX_OUTPUT_TOKENS }), prices]))
+
+/** Nothing here knows of the budgets. */
+const summarise = Effect.fn("summarise")(function* (file: SourceFile.SourceFile) {
+  const prompt = yield* file.text
+  const parts = yield* Stream.runCollect(BudgetedLanguageModel.typedStream(LanguageModel.streamText({ prompt })))
+  const text = parts.map((part) => (part.type === "text-delta" ? part.delta : "")).join("")
+  const usage = parts.findLast((part) => part.type === "finish")?.usage
+  const tokens = (usage?.inputTokens.total ?? 0) + (usage?.outputTokens.total ?? 0)
+  return `${tokens} tokens, ${Usd.format(Usd.cost(tokens, PRICE))}: ${text}`
 })
 
 /** However a file ends, it does not stop the others. */
-const attempt = (file: SourceFile.SourceFile, tally: Ref.Ref<Audit.Tally>) =>
-  summarise(file, tally).pipe(
-    // The wait for the budgets counts too. Who is interrupted while waiting has nothing to give back.
+const attempt = (file: SourceFile.SourceFile) =>
+  summarise(file).pipe(
+    // The wait for the budgets counts too. Who is interrupted while waiting is charged nothing.
     Effect.timeout(file.tokens > LONG ? PATIENCE : Duration.infinity),
     Effect.map(Audit.outcome("done")),
     Effect.catchTag("TimeoutError", () =>
@@ -128,7 +139,7 @@ const summariseAll = Effect.fn("summariseAll")(function* (files: ReadonlyArray<S
   const tally = yield* Ref.make(Audit.emptyTally)
   const each = Effect.fnUntraced(function* (file: SourceFile.SourceFile) {
     const progress = yield* Progress.Progress
-    const outcome = yield* attempt(file, tally)
+    const outcome = yield* attempt(file)
     yield* Ref.update(tally, Audit.count(outcome))
     yield* progress.finished(file.path, outcome)
   })
@@ -136,7 +147,7 @@ const summariseAll = Effect.fn("summariseAll")(function* (files: ReadonlyArray<S
     Audit.close(books, tally, files.length)
   )
   yield* Effect.forEach(files, each, { concurrency: CONCURRENCY, discard: true }).pipe(
-    Effect.provide(Progress.layer({ books: policy.snapshot, tally, files: files.length })),
+    Effect.provide([layerBudgeted(tally), Progress.layer({ books: policy.snapshot, tally, files: files.length })]),
     // Also after Ctrl-C: by then, whatever was in flight has been interrupted and settled.
     Effect.onExit(() => close)
   )
@@ -244,8 +255,7 @@ const command = Command.make(
         `${Audit.format("dollars", allowance.dollars)} (at a made-up ${Usd.format(PRICE)} for a million tokens).\n`
     )
     yield* summariseAll(files).pipe(
-      Effect.provide([layerSummaries(allowance), Option.getOrElse(model, () => Layer.empty)]),
-      Effect.provideService(MaxOutputTokens, MAX_OUTPUT_TOKENS)
+      Effect.provide([layerSummaries(allowance), Option.getOrElse(model, () => Layer.empty)])
     )
   })
 )

@@ -107,7 +107,9 @@ describe("the demo", () => {
 
     const { budgets, refunds } = ledgerOf(stdout)
     assertBalanced(budgets)
-    assert.strictEqual(budgets["rows"]!.spent, 4)
+    // The one that timed out is charged what was held: nothing of its answer had come.
+    assert.strictEqual(budgets["rows"]!.spent, 5)
+    assert.include(stdout, "charged by what was reported: 4, delivered: 0, estimated: 1\n")
     // What a file cost is what a tokenizer counts of it and of its summary, and the budget was charged just that.
     const [, tokens, summary] = /^done +a\.md {2}(\d+) tokens, \S+: (.*)$/m.exec(stdout)!
     assert.strictEqual(
@@ -116,16 +118,14 @@ describe("the demo", () => {
     )
     assert.strictEqual(Number(tokens), encode(prose).length + encode(summary!).length)
     const charged = [...stdout.matchAll(/^done .* (\d+) tokens, /gm)].map((match) => Number(match[1]))
-    assert.strictEqual(
-      budgets["tokens"]!.spent,
-      charged.reduce((sum, tokens) => sum + tokens, 0)
-    )
+    const held = budgets["tokens"]!.spent - charged.reduce((sum, tokens) => sum + tokens, 0)
+    assert.isAtLeast(held, encode("word ".repeat(8_100)).length)
+    assert.isAtMost(held, encode("word ".repeat(8_100)).length + 96 + 64)
     assert.strictEqual(budgets["dollars"]!.spent, Usd.cost(budgets["tokens"]!.spent, Usd.dollars("0.60")))
 
-    assert.deepStrictEqual(refunds["failed"], { files: 2, rows: 2, tokens: 192, dollars: 115_200 })
-    assert.deepInclude(refunds["interrupted"], { files: 1, rows: 1 })
-    assert.isAbove(refunds["interrupted"]!.tokens, 8_000)
-    assert.deepInclude(refunds["committed"], { files: 4, rows: 0 })
+    // What is not text fails before anything is asked of the model.
+    assert.deepInclude(refunds["failed"], { files: 0, rows: 0 })
+    assert.deepInclude(refunds["committed"], { files: 5, rows: 0 })
     assert.isAbove(refunds["committed"]!.tokens, 0)
   })
 
@@ -148,13 +148,13 @@ describe("the demo", () => {
     )
     assert.deepStrictEqual({ code, stderr }, { code: 130, stderr: "" }, stdout)
     assert.isTrue(stdout.endsWith("\nThe books balance.\n"), stdout)
-    const { budgets, refunds } = ledgerOf(stdout)
+    const { budgets } = ledgerOf(stdout)
     assertBalanced(budgets)
-    assert.isAtLeast(refunds["interrupted"]!.files, 1)
-    assert.isAbove(refunds["interrupted"]!.tokens, 7_000)
+    assert.match(stdout, /charged by what was reported: \d+, delivered: 0, estimated: [1-9]/)
+    assert.isAbove(budgets["tokens"]!.spent, 7_000)
     assert.notInclude(filesOf(stdout, "done"), "slow.txt")
     assert.isAbove(Number(/(\d+) unfinished/.exec(stdout)![1]), 100)
-    assert.strictEqual(budgets["rows"]!.spent, filesOf(stdout, "done").length)
+    assert.isAbove(budgets["rows"]!.spent, filesOf(stdout, "done").length)
   })
 
   it("denies what there is no money for, without waiting", async () => {
@@ -162,7 +162,7 @@ describe("the demo", () => {
     const { code, stdout } = await demo(project, [path, "--dollars", "0.00001"])
     assert.strictEqual(code, 0, stdout)
     assert.include(stdout, "files: 2 in all: 0 done, 0 timed out, 0 failed, 2 denied, 0 unfinished\n")
-    assert.match(stdout, /^denied +a\.txt {2}\$0\.0000606 of the dollars, \$0\.00001 left$/m)
+    assert.match(stdout, /^denied +a\.txt {2}\$0\.0000\d+ of the dollars, \$0\.00001 left$/m)
     assert.strictEqual(ledgerOf(stdout).budgets["tokens"]!.spent, 0)
   })
 
@@ -170,13 +170,13 @@ describe("the demo", () => {
     const broken = makeProject("broken")
     const file = join(broken, "examples", "demo.ts")
     const source = readFileSync(file, "utf8")
-    const forgetful = source.replace("reservation.commit(actual)", "reservation.release")
+    const forgetful = source.replace("Audit.charge(source, settlement.charged)", "(tally) => tally")
     assert.notStrictEqual(forgetful, source)
     writeFileSync(file, forgetful)
-    const path = folder("unpaid", { "a.txt": "This file is summarised, and nothing is charged for it." })
+    const path = folder("unpaid", { "a.txt": "This file is summarised, and nobody writes down what it cost." })
     const { code, stderr, stdout } = await demo(broken, [path])
     assert.strictEqual(code, 1, stdout)
-    assert.include(stderr, "The books do not balance:\n  rows: 0 spent, but the files were charged 1\n")
+    assert.include(stderr, "The books do not balance:\n  rows: 1 spent, but the files were charged 0\n")
     assert.notMatch(stderr, /^ +at /m, "no stack trace")
   })
 
@@ -238,13 +238,13 @@ describe("the audit of the demo", () => {
       ...changed
     }
   ]
-  const tally = charge({ rows: 1, tokens: 20, dollars: Usd.nanos(30) })(emptyTally)
+  const tally = charge("reported", { rows: 1, tokens: 20, dollars: Usd.nanos(30) })(emptyTally)
   const balanced: Books = { rows: snapshot(1), tokens: snapshot(20), dollars: snapshot(30) }
 
   it("finds nothing wrong with books that balance", () => {
     assert.deepStrictEqual(audit(balanced, tally), [])
     const overrun = snapshot(120, { overage: 20 })
-    const charged = charge({ rows: 0, tokens: 100, dollars: Usd.nanos(0) })({ ...tally, charges: 0 })
+    const charged = charge("reported", { rows: 0, tokens: 100, dollars: 0 })({ ...tally, charges: emptyTally.charges })
     assert.deepStrictEqual(audit({ ...balanced, tokens: overrun }, charged), [])
   })
 
@@ -262,7 +262,7 @@ describe("the audit of the demo", () => {
     ]
     for (const [problem, tokens] of cases) assert.deepStrictEqual(audit({ ...balanced, tokens }, tally), [problem])
     assert.deepStrictEqual(
-      audit(balanced, { ...tally, charges: 2 }),
+      audit(balanced, { ...tally, charges: { ...tally.charges, estimated: 1 } }),
       ["rows", "tokens", "dollars"].map((key) => `${key}: 1 commits for 2 charges`)
     )
   })

@@ -29,24 +29,27 @@ export const outcome =
   (status: Outcome["status"]) =>
   (detail: string): Outcome => ({ status, detail })
 
+/** Why a file was charged what it was: see `BudgetedLanguageModel`. */
+export type Source = "reported" | "delivered" | "estimated"
+
 /** What the demo counts for itself. */
 export interface Tally {
   readonly charged: Readonly<Record<Key, number>>
-  readonly charges: number
+  readonly charges: Readonly<Record<Source, number>>
   readonly outcomes: Readonly<Record<Outcome["status"], number>>
 }
 
 export const emptyTally: Tally = {
   charged: { rows: 0, tokens: 0, dollars: 0 },
-  charges: 0,
+  charges: { reported: 0, delivered: 0, estimated: 0 },
   outcomes: { done: 0, "timed out": 0, failed: 0, denied: 0 }
 }
 
 export const charge =
-  ({ dollars, rows, tokens }: Amounts) =>
+  (source: Source, { dollars, rows, tokens }: Readonly<Record<Key, number>>) =>
   ({ charged, charges, outcomes }: Tally): Tally => ({
     charged: { rows: charged.rows + rows, tokens: charged.tokens + tokens, dollars: charged.dollars + dollars },
-    charges: charges + 1,
+    charges: { ...charges, [source]: charges[source] + 1 },
     outcomes
   })
 
@@ -76,7 +79,8 @@ export const audit = (books: Books, tally: Tally): ReadonlyArray<string> =>
       check(spent === tally.charged[key], `${spent} spent, but the files were charged ${tally.charged[key]}`)
     }
     check(charged === tally.charged[key], `${charged} charged, but the files were charged ${tally.charged[key]}`)
-    check(settled.committed.count === tally.charges, `${settled.committed.count} commits for ${tally.charges} charges`)
+    const charges = Object.values(tally.charges).reduce((sum, count) => sum + count, 0)
+    check(settled.committed.count === charges, `${settled.committed.count} commits for ${charges} charges`)
     check(waiters === 0, `${waiters} waiting still`)
     return problems
   })
@@ -114,7 +118,10 @@ const ledger = (books: Books, tally: Tally, files: number): string => {
     "",
     ...table([["refunds", "files", ...KEYS], ...refunds]),
     "",
-    `files: ${outcomesOf(tally, files)}`
+    `files: ${outcomesOf(tally, files)}`,
+    `charged by what was ${Object.entries(tally.charges)
+      .map(([source, count]) => `${source}: ${count}`)
+      .join(", ")}`
   ].join("\n")
 }
 
