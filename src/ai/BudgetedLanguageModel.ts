@@ -6,7 +6,8 @@
  * What a request is charged, and why (`source`):
  *
  * - `reported`: the usage that the provider reported
- * - `delivered`: the stream was cut before usage came; the estimated input, and what was delivered
+ * - `delivered`: the stream was cut before usage came; the estimated input, and what was delivered (counted by the `Tokenizer`
+ *   of the context if there is one, else by the estimator)
  * - `estimated`: nothing is known, so all that was held
  * - nothing, when the request never reached the model: it was turned away (429, quota, credentials, a wrong request, no
  *   connection) or never sent
@@ -21,7 +22,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { AiError, LanguageModel, Prompt, type Response, Telemetry } from "effect/ai"
+import { AiError, LanguageModel, Prompt, type Response, Telemetry, Tokenizer } from "effect/ai"
 import { BudgetExceeded, FailedReservation } from "../BudgetError.ts"
 import { encode, TypeId } from "../internal/reservable.ts"
 import type * as Reservation from "../Reservation.ts"
@@ -268,7 +269,8 @@ const wrap = <A, U extends Use, E>(
       const settlement = yield* amounts === undefined ? reservation.release : reservation.commit(amounts)
       if (options.onCharge !== undefined) yield* options.onCharge({ source, settlement })
       const usage = Option.getOrUndefined(TokenUsage.fromReported(request.reported))
-      if (usage === undefined) return
+      // An answer that was cut, or had to be shorter than usual, teaches nothing about the usual ones.
+      if (usage === undefined || Exit.isFailure(exit) || request.maxOutputTokens < ceiling) return
       yield* estimator.observe(
         { model: options.model, prompt, maxOutputTokens: ceiling },
         { input: TokenUsage.totalInput(usage), output: TokenUsage.totalOutput(usage) }
@@ -291,15 +293,27 @@ const wrap = <A, U extends Use, E>(
       if (unknown === "hold" || request.delivered === "") {
         return { source: "estimated", amounts: larger(reservation.amount, known) }
       }
-      const counted = yield* estimator.estimate({
-        model: options.model,
-        prompt: Prompt.make(request.delivered),
-        maxOutputTokens: 1
-      })
+      const counted = yield* countTokens(request.delivered)
       // The model was told to say no more than this, however roughly the text is counted.
-      const output = Math.min(counted.input, request.maxOutputTokens)
+      const output = Math.min(counted, request.maxOutputTokens)
       const delivered = yield* amountsOf(useOf({ ...TokenUsage.zero, input: request.input, output }))
       return { source: "delivered", amounts: larger(delivered, known) }
+    })
+
+  /** By the tokenizer of the context if there is one, else as the estimator would. */
+  const countTokens = (text: string): Effect.Effect<number> =>
+    Effect.flatMap(Effect.serviceOption(Tokenizer.Tokenizer), (tokenizer) => {
+      const prompt = Prompt.make(text)
+      const estimated = Effect.map(
+        estimator.estimate({ model: options.model, prompt, maxOutputTokens: 1 }),
+        ({ input }) => input
+      )
+      return Option.isNone(tokenizer)
+        ? estimated
+        : Effect.catch(
+            Effect.map(tokenizer.value.tokenize(prompt), (tokens) => tokens.length),
+            () => estimated
+          )
     })
 
   /** Budget by budget. */
