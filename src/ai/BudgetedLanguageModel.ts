@@ -8,7 +8,7 @@
  * - `reported`: the usage that the provider reported
  * - `delivered`: the stream was cut before usage came; the estimated input, and what was delivered (counted by the `Tokenizer`
  *   of the context if there is one, else by the estimator)
- * - `estimated`: nothing is known, so all that was held
+ * - `estimated`: nothing is known (also of a stream that was cut while tools were called), so all that was held
  * - nothing, when the request never reached the model: it was turned away (429, quota, credentials, a wrong request, no
  *   connection) or never sent
  */
@@ -57,7 +57,10 @@ export interface Charge<A> {
 export interface Options<in out A, in U> {
   /** The amount of the budget (a number, a record for a policy) that a use is worth. It must not fall when the use grows. */
   readonly amounts: (use: U) => A
-  /** The most output tokens of one request; they are reserved, and the model is told (see `MaxOutputTokens`). At least 1. */
+  /**
+   * The most output tokens of one request, at least 1. The model is told (see `MaxOutputTokens`), and what the estimator makes of it
+   * is reserved: all of them, unless it has learned that fewer will do.
+   */
   readonly maxOutputTokens: number
   /** Names the model for the estimator. */
   readonly model?: string | undefined
@@ -177,6 +180,11 @@ const Denial = Schema.toCodecJson(Schema.Union([BudgetExceeded, FailedReservatio
 
 interface CallOptions {
   readonly prompt: Prompt.RawInput
+  readonly toolkit?: Tools | Effect.Effect<Tools, unknown, unknown> | undefined
+}
+
+interface Tools {
+  readonly handle: (...call: ReadonlyArray<never>) => unknown
 }
 
 /** The methods of a `LanguageModel` as far as the budget is concerned, whatever tools and schemas they are called with. */
@@ -196,6 +204,12 @@ interface Request<A> {
   /** The most output that the reservation allows. */
   readonly maxOutputTokens: number
   sent: boolean
+  /** Whether the provider has answered anything: then it has not turned the request away, whatever fails later. */
+  answered: boolean
+  /** Whether a tool was called: then more may have come than was passed on. */
+  toolCalled: boolean
+  /** How the model itself failed, whatever became of those who read its answer. */
+  failure: Cause.Cause<unknown> | undefined
   reported: Response.Usage | undefined
   delivered: string
 }
@@ -224,6 +238,9 @@ const wrap = <A, U extends Use, E>(
         input: estimate.input,
         maxOutputTokens,
         sent: false,
+        answered: false,
+        toolCalled: false,
+        failure: undefined,
         reported: undefined,
         delivered: ""
       }
@@ -262,7 +279,7 @@ const wrap = <A, U extends Use, E>(
   const settle = (request: Request<A>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
     Effect.gen(function* () {
       const { prompt, reservation } = request
-      const { amounts, source } = yield* Effect.catchCause(chargeOf(request, exit), () =>
+      const { amounts, source } = yield* Effect.catchCause(chargeOf(request), () =>
         // Whatever goes wrong in counting, what was sent is not free.
         Effect.succeed({ source: "estimated" as const, amounts: reservation.amount })
       )
@@ -278,19 +295,19 @@ const wrap = <A, U extends Use, E>(
     })
 
   const chargeOf = (
-    request: Request<A>,
-    exit: Exit.Exit<unknown, unknown>
+    request: Request<A>
   ): Effect.Effect<{ readonly source: Source | undefined; readonly amounts: A | undefined }, E> =>
     Effect.gen(function* () {
       const { reported, reservation } = request
       const usage = Option.getOrUndefined(TokenUsage.fromReported(reported))
       if (usage !== undefined) return { source: "reported", amounts: yield* amountsOf(useOf(usage)) }
-      if (!request.sent || (request.delivered === "" && Exit.isFailure(exit) && wasTurnedAway(exit.cause))) {
+      const turnedAway = !request.answered && request.failure !== undefined && wasTurnedAway(request.failure)
+      if (!request.sent || turnedAway) {
         return { source: undefined, amounts: undefined }
       }
       // One side of the usage may have been reported all the same.
       const known = reported === undefined ? undefined : yield* amountsOf(useOf(TokenUsage.atLeast(reported)))
-      if (unknown === "hold" || request.delivered === "") {
+      if (unknown === "hold" || request.delivered === "" || request.toolCalled) {
         return { source: "estimated", amounts: larger(reservation.amount, known) }
       }
       const counted = yield* countTokens(request.delivered)
@@ -333,15 +350,19 @@ const wrap = <A, U extends Use, E>(
         Effect.flatMap(Effect.mapError(begin(callOptions.prompt), toAiError(method)), (request) =>
           Effect.suspend(() => {
             request.sent = true
-            return call(callOptions)
+            return call(optionsOf(callOptions, request))
           }).pipe(
             Effect.tap((response) =>
               Effect.sync(() => {
                 request.reported ??= response.usage
               })
             ),
-            // The provider has answered before a structured output is decoded, or a tool has run: its usage counts though
-            // that fails.
+            Effect.tapCause((cause) =>
+              Effect.sync(() => {
+                request.failure = cause
+              })
+            ),
+            // The provider has answered before a structured output is decoded: its usage counts though that fails.
             Effect.provideServiceEffect(Telemetry.CurrentSpanTransformer, watching(request)),
             Effect.provideService(MaxOutputTokens, request.maxOutputTokens)
           )
@@ -354,10 +375,17 @@ const wrap = <A, U extends Use, E>(
       Effect.map(Effect.mapError(begin(callOptions.prompt), toAiError("streamText")), (request) =>
         Stream.suspend(() => {
           request.sent = true
-          return methods.streamText(callOptions)
+          return methods.streamText(optionsOf(callOptions, request))
         }).pipe(
+          Stream.tapCause((cause) =>
+            Effect.sync(() => {
+              request.failure = cause
+            })
+          ),
           Stream.tap((part) =>
             Effect.sync(() => {
+              request.answered = true
+              if (part.type === "tool-call") request.toolCalled = true
               if (part.type === "finish") request.reported = (part as Response.FinishPart).usage
               else if (isDelta(part)) request.delivered += part.delta
             })
@@ -375,6 +403,25 @@ const wrap = <A, U extends Use, E>(
     streamText
   }
   return { ...inner, ...(wrapped as unknown as Pick<LanguageModel.LanguageModel, keyof Methods>) }
+}
+
+/** The same call, with the prompt as it was read (it may be an iterable that gives only once) and with its tools watched. */
+const optionsOf = <A>(options: CallOptions, request: Request<A>): CallOptions => {
+  const watch = (tools: Tools): Tools => ({
+    ...tools,
+    handle: (...call) => {
+      request.answered = true
+      request.toolCalled = true
+      return tools.handle(...call)
+    }
+  })
+  const { toolkit } = options
+  if (toolkit === undefined) return { ...options, prompt: request.prompt }
+  return {
+    ...options,
+    prompt: request.prompt,
+    toolkit: Effect.isEffect(toolkit) ? Effect.map(toolkit, watch) : watch(toolkit)
+  }
 }
 
 const useOf = (usage: TokenUsage.TokenUsage): Use => ({ usage, tokens: TokenUsage.total(usage) })

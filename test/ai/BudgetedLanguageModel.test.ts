@@ -224,6 +224,59 @@ describe("a call", () => {
     }).pipe(Effect.provide(budgeted({ answer: text("no json", 80, 20) }, cap)))
   )
 
+  it.effect("whose tool fails like a provider is not refunded", () =>
+    Effect.gen(function* () {
+      const Fail = Tool.make("Fail", { parameters: Schema.Struct({}), success: Schema.String })
+      const toolkit = yield* Toolkit.make(Fail).pipe(
+        Effect.provide(Toolkit.make(Fail).toLayer({ Fail: () => Effect.fail(aiError(new AiError.RateLimitError({}))) }))
+      )
+      yield* Effect.flip(LanguageModel.generateText({ prompt: "hi", toolkit }))
+      assert.strictEqual(yield* charged, 150)
+    }).pipe(
+      Effect.provide(
+        budgeted(
+          {
+            answer: Effect.succeed<Array<Response.PartEncoded>>([
+              { type: "tool-call", id: "1", name: "Fail", params: {} },
+              finish(80, 20)
+            ])
+          },
+          cap
+        )
+      )
+    )
+  )
+
+  it.effect("passes on a prompt that can be read only once", () =>
+    Effect.gen(function* () {
+      let seen = 0
+      const layer = BudgetedLanguageModel.layer(TokenGuard, {
+        amounts: ({ tokens }) => tokens,
+        maxOutputTokens: 50
+      }).pipe(
+        Layer.provide([
+          Layer.effect(
+            LanguageModel.LanguageModel,
+            LanguageModel.make({
+              generateText: ({ prompt }) => {
+                seen = prompt.content.length
+                return text("hello", 80, 20)
+              },
+              streamText: () => Stream.empty
+            })
+          ),
+          estimator,
+          TokenGuard.layer({ limit: cap })
+        ])
+      )
+      const once = (function* () {
+        yield { role: "user" as const, content: [{ type: "text" as const, text: "hi" }] }
+      })()
+      yield* Effect.provide(LanguageModel.generateText({ prompt: once }), layer)
+      assert.strictEqual(seen, 1)
+    })
+  )
+
   it.effect("is fitted to what is left", () =>
     Effect.gen(function* () {
       let seen: number | undefined
@@ -341,6 +394,34 @@ describe("a stream", () => {
     }).pipe(
       Effect.provide(
         budgeted({ stream: Stream.rechunk(Stream.fromIterable(parts), 1) }, cap, { whenUsageUnknown: "hold" })
+      )
+    )
+  )
+
+  it.effect("whose reader fails is not taken for one that was turned away", () =>
+    Effect.gen(function* () {
+      const reason = new AiError.RateLimitError({})
+      yield* Effect.flip(
+        Stream.runDrain(
+          Stream.mapEffect(LanguageModel.streamText({ prompt: "hi" }), () => Effect.fail(aiError(reason)))
+        )
+      )
+      assert.strictEqual(yield* charged, 150)
+    }).pipe(Effect.provide(budgeted({ stream: Stream.concat(Stream.fromIterable([start]), Stream.never) }, cap)))
+  )
+
+  it.effect("that began to answer was not turned away, whatever it says later", () =>
+    Effect.gen(function* () {
+      yield* Effect.flip(run)
+      assert.strictEqual(yield* charged, 150)
+    }).pipe(
+      Effect.provide(
+        budgeted(
+          {
+            stream: Stream.concat(Stream.fromIterable([start]), Stream.fail(aiError(new AiError.RateLimitError({}))))
+          },
+          cap
+        )
       )
     )
   )
