@@ -29,7 +29,7 @@ import type * as Reservation from "../Reservation.ts"
 import type { Usd } from "../Usd.ts"
 import { Estimator } from "./Estimator.ts"
 import { MaxOutputTokens } from "./MaxOutputTokens.ts"
-import { Pricing } from "./Pricing.ts"
+import { Pricing, UnknownPrice } from "./Pricing.ts"
 import * as TokenUsage from "./TokenUsage.ts"
 
 /** What a request used, or may use: in the terms that a budget's amounts are made of. */
@@ -131,52 +131,41 @@ export const layerPriced = <I, A>(
     })
   )
 
-/** The budget's own error behind an `AiError`, if that is what it is. */
-export const denialOf = (error: unknown): Option.Option<BudgetExceeded | FailedReservation> =>
+/** Why a request was not made: the budget denied it, or its price is not known. */
+export type Denial = BudgetExceeded | FailedReservation | UnknownPrice
+
+/** The denial behind an `AiError`, if that is what it is. */
+export const denialOf = (error: unknown): Option.Option<Denial> =>
   AiError.isAiError(error) && "metadata" in error.reason
-    ? Schema.decodeUnknownOption(Denial)(error.reason.metadata[METADATA])
+    ? Schema.decodeUnknownOption(DenialJson)(error.reason.metadata[METADATA])
     : Option.none()
 
 /** Makes the budget's denials typed errors again: `typed(LanguageModel.generateText({ prompt }))`. */
-export const typed = <A, E, R>(
-  effect: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | BudgetExceeded | FailedReservation, R> =>
-  Effect.catch(effect, (error) =>
-    Effect.fail(Option.getOrElse(denialOf(error), (): E | BudgetExceeded | FailedReservation => error))
-  )
+export const typed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | Denial, R> =>
+  Effect.catch(effect, (error) => Effect.fail(Option.getOrElse(denialOf(error), (): E | Denial => error)))
 
 /** The same for a stream: `typedStream(LanguageModel.streamText({ prompt }))`. */
-export const typedStream = <A, E, R>(
-  stream: Stream.Stream<A, E, R>
-): Stream.Stream<A, E | BudgetExceeded | FailedReservation, R> =>
-  Stream.mapError(stream, (error) =>
-    Option.getOrElse(denialOf(error), (): E | BudgetExceeded | FailedReservation => error)
-  )
+export const typedStream = <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E | Denial, R> =>
+  Stream.mapError(stream, (error) => Option.getOrElse(denialOf(error), (): E | Denial => error))
 
 /** `LanguageModel.generateText`, with the budget's denials as typed errors. */
 export const generateText = (options: {
   readonly prompt: Prompt.RawInput
-}): Effect.Effect<
-  LanguageModel.GenerateTextResponse<{}>,
-  AiError.AiError | BudgetExceeded | FailedReservation,
-  LanguageModel.LanguageModel
-> => typed(LanguageModel.generateText({ prompt: options.prompt }))
+}): Effect.Effect<LanguageModel.GenerateTextResponse<{}>, AiError.AiError | Denial, LanguageModel.LanguageModel> =>
+  typed(LanguageModel.generateText({ prompt: options.prompt }))
 
 /** `LanguageModel.streamText`, with the budget's denials as typed errors. */
 export const streamText = (options: {
   readonly prompt: Prompt.RawInput
-}): Stream.Stream<
-  Response.StreamPart<{}>,
-  AiError.AiError | BudgetExceeded | FailedReservation,
-  LanguageModel.LanguageModel
-> => typedStream(LanguageModel.streamText({ prompt: options.prompt }))
+}): Stream.Stream<Response.StreamPart<{}>, AiError.AiError | Denial, LanguageModel.LanguageModel> =>
+  typedStream(LanguageModel.streamText({ prompt: options.prompt }))
 
 // ---------------------------------------------------------------------------------------------------------------------
 
 const MODULE = "BudgetedLanguageModel"
 const METADATA = "effect-budget"
 
-const Denial = Schema.toCodecJson(Schema.Union([BudgetExceeded, FailedReservation]))
+const DenialJson = Schema.toCodecJson(Schema.Union([BudgetExceeded, FailedReservation, UnknownPrice]))
 
 interface CallOptions {
   readonly prompt: Prompt.RawInput
@@ -459,8 +448,8 @@ const wasTurnedAway = (cause: Cause.Cause<unknown>): boolean => {
 const toAiError =
   (method: string) =>
   (error: unknown): AiError.AiError => {
-    if (error instanceof BudgetExceeded || error instanceof FailedReservation) {
-      const metadata = { [METADATA]: Schema.encodeSync(Denial)(error) as Record<string, Schema.Json> }
+    if (error instanceof BudgetExceeded || error instanceof FailedReservation || error instanceof UnknownPrice) {
+      const metadata = { [METADATA]: Schema.encodeSync(DenialJson)(error) as Record<string, Schema.Json> }
       const reason =
         error._tag === "BudgetExceeded" && error.retryAfter !== undefined
           ? new AiError.RateLimitError({ retryAfter: error.retryAfter, metadata })

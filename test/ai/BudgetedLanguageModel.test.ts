@@ -474,6 +474,7 @@ describe("with prices", () => {
     Effect.gen(function* () {
       const error = yield* Effect.flip(ask)
       assert.strictEqual(error.reason._tag, "QuotaExhaustedError")
+      assert.strictEqual(Option.getOrThrow(BudgetedLanguageModel.denialOf(error))._tag, "UnknownPrice")
       assert.strictEqual(yield* charged, 0)
     }).pipe(Effect.provide(priced("unknown", Limit.capacity(Usd.dollars(1)))))
   )
