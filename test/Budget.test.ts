@@ -1,19 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { TestClock } from "effect/testing"
-import { Budget, BudgetExceeded, BudgetStore, Limit, Policy, type Reservation } from "../src/index.ts"
+import { Budget, BudgetStore, Limit, Policy, type Reservation } from "../src/index.ts"
+import { defectOf, exceededBy } from "./utils/exits.ts"
 
 const open = (limit: Budget.Options["limit"], options?: Omit<Budget.Options, "limit" | "name">) =>
   Effect.provide(Budget.make({ ...options, name: "calls", limit }), BudgetStore.BudgetStore.layerMemory)
@@ -25,18 +23,6 @@ const books = (budget: Budget.Budget) =>
     const { available, granted, held, spent } = ledgers[0]
     return { granted, available, held, spent }
   })
-
-const exceededBy = (exit: Exit.Exit<unknown, unknown>): BudgetExceeded => {
-  const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-  if (!(error instanceof BudgetExceeded)) return assert.fail(`expected BudgetExceeded, got ${String(exit)}`)
-  return error
-}
-
-const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
-  const defect = Exit.isFailure(exit) ? Result.getOrElse(Cause.findDefect(exit.cause), () => undefined) : undefined
-  if (!(defect instanceof Error)) return assert.fail(`expected a defect, got ${String(exit)}`)
-  return defect
-}
 
 const never = { committed: 0, released: 0, succeeded: 0, failed: 0, interrupted: 0 }
 

@@ -1,11 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Result from "effect/Result"
 import { TestClock } from "effect/testing"
 import { BudgetGuard, BudgetStore, Limit, RowGuard } from "../src/index.ts"
+import { defectOf } from "./utils/exits.ts"
 
 const open = (limit: Limit.Limit | ReadonlyArray<Limit.Limit>, enforcement?: BudgetStore.Enforcement) =>
   Effect.provide(BudgetGuard.make({ name: "rows", limit, enforcement }), BudgetStore.BudgetStore.layerMemory)
@@ -17,12 +15,6 @@ const books = (guard: BudgetGuard.BudgetGuard) =>
     const { available, granted, held, spent } = ledgers[0]
     return { granted, available, held, spent }
   })
-
-const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
-  const defect = Exit.isFailure(exit) ? Result.getOrElse(Cause.findDefect(exit.cause), () => undefined) : undefined
-  if (!(defect instanceof Error)) return assert.fail(`expected a defect, got ${String(exit)}`)
-  return defect
-}
 
 describe("BudgetGuard", () => {
   describe("the pair", () => {

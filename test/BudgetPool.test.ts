@@ -5,7 +5,8 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import { BudgetExceeded, BudgetPool, BudgetStore, Limit, Usd } from "../src/index.ts"
+import { BudgetPool, BudgetStore, Limit, Usd } from "../src/index.ts"
+import { exceededBy } from "./utils/exits.ts"
 
 interface Caps {
   readonly input?: number
@@ -24,12 +25,6 @@ const open = (caps: Caps, enforcement?: BudgetStore.Enforcement) =>
   )
 
 const usage = (input: number, output: number, cost = 0): BudgetPool.Usage => ({ input, output, cost: Usd.nanos(cost) })
-
-const exceededBy = (exit: Exit.Exit<unknown, unknown>): BudgetExceeded => {
-  const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-  if (!(error instanceof BudgetExceeded)) return assert.fail(`expected BudgetExceeded, got ${String(exit)}`)
-  return error
-}
 
 /** What is available of each kind with a cap. That all books add up is asserted on the way. */
 const left = (pool: BudgetPool.BudgetPool) =>

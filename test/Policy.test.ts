@@ -1,15 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { TestClock } from "effect/testing"
-import { Budget, BudgetExceeded, BudgetPool, Limit, Policy, RowGuard, TokenGuard, Usd } from "../src/index.ts"
+import { Budget, BudgetPool, Limit, Policy, RowGuard, TokenGuard, Usd } from "../src/index.ts"
+import { defectOf, exceededBy } from "./utils/exits.ts"
 
 class Dollars extends Budget.Service<Dollars>()("test/Dollars") {}
 class Agents extends BudgetPool.Service<Agents>()("test/Agents") {}
@@ -47,18 +46,6 @@ const books = Effect.gen(function* () {
   }
   return { rows: of("rows"), tokens: of("tokens"), dollars: of("dollars") }
 })
-
-const exceededBy = (exit: Exit.Exit<unknown, unknown>): BudgetExceeded => {
-  const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-  if (!(error instanceof BudgetExceeded)) return assert.fail(`expected BudgetExceeded, got ${String(exit)}`)
-  return error
-}
-
-const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
-  const defect = Exit.isFailure(exit) ? Result.getOrElse(Cause.findDefect(exit.cause), () => undefined) : undefined
-  if (!(defect instanceof Error)) return assert.fail(`expected a defect, got ${String(exit)}`)
-  return defect
-}
 
 describe("Policy", () => {
   describe("one step", () => {

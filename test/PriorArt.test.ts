@@ -3,27 +3,15 @@
  * that is kept.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import { TestClock } from "effect/testing"
-import {
-  Budget,
-  BudgetExceeded,
-  BudgetGuard,
-  BudgetPool,
-  BudgetStore,
-  Limit,
-  Policy,
-  TokenBudget,
-  Usd
-} from "../src/index.ts"
+import { Budget, BudgetGuard, BudgetPool, BudgetStore, Limit, Policy, TokenBudget, Usd } from "../src/index.ts"
+import { defectOf, exceededBy } from "./utils/exits.ts"
 
 const inMemory = Effect.provide(BudgetStore.BudgetStore.layerMemory)
 
@@ -34,18 +22,6 @@ const openGuard = (limit: Limit.Limit) => inMemory(BudgetGuard.make({ name: "gua
 const openPool = (caps: BudgetPool.Caps) => inMemory(BudgetPool.make({ name: "pool", caps }))
 
 const waiters = (budget: Budget.Budget) => Effect.map(budget.snapshot, (snapshot) => snapshot.waiters)
-
-const exceededBy = (exit: Exit.Exit<unknown, unknown>): BudgetExceeded => {
-  const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-  if (!(error instanceof BudgetExceeded)) return assert.fail(`expected BudgetExceeded, got ${String(exit)}`)
-  return error
-}
-
-const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
-  const defect = Exit.isFailure(exit) ? Result.getOrElse(Cause.findDefect(exit.cause), () => undefined) : undefined
-  if (!(defect instanceof Error)) return assert.fail(`expected a defect, got ${String(exit)}`)
-  return defect
-}
 
 describe("rig-compose budget", () => {
   it.effect("failure and interruption refund, the progress is charged", () =>

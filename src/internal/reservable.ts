@@ -87,8 +87,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
       Effect.uninterruptibleMask((restore) =>
         this.of.store.hold(
           {
-            ...requestOf(this.of, more, this.options),
-            amounts: encode(this.of, more, true),
+            ...requestOf(this.of, more, this.options, true),
             into: this.hold,
             extends: true
           },
@@ -176,9 +175,14 @@ const check = (of: Layout, options: Reservation.Options): void => {
   timeoutOf(of.accounts[0]!.name, timeout)
 }
 
-const requestOf = <A>(of: Reservable<A>, amount: A, options: Reservation.Options | undefined): Store.Request => ({
+const requestOf = <A>(
+  of: Reservable<A>,
+  amount: A,
+  options: Reservation.Options | undefined,
+  more = false
+): Store.Request => ({
   accounts: of.accounts,
-  amounts: encode(of, amount),
+  amounts: encode(of, amount, more),
   priority: options?.priority,
   timeout: timeoutOf(of.accounts[0]!.name, options?.timeout)
 })
