@@ -66,8 +66,8 @@ export interface Hold {
   readonly outcome: Outcome | undefined
 }
 
-/** Why a hold ended: the caller said so, or its scope ended. */
-export type Cause = "committed" | "released" | "succeeded" | "failed" | "interrupted"
+/** Why a hold ended: the caller said so, its scope ended, or nobody renewed it in a store where holds expire. */
+export type Cause = "committed" | "released" | "succeeded" | "failed" | "interrupted" | "expired"
 
 /** How a hold ended: what was charged of each account, in the order of the request. */
 export interface Outcome {
@@ -75,6 +75,8 @@ export interface Outcome {
   readonly charges: ReadonlyArray<number>
   /** The budgets that this settlement left in debt. */
   readonly overran: ReadonlyArray<string>
+  /** Set when it came after the hold had expired: what was spent is charged all the same, once. */
+  readonly late?: true
 }
 
 /** A change of a budget while the program runs. */
@@ -148,8 +150,8 @@ export class BudgetStore extends Context.Service<
     readonly hold: (request: Request, restore: Restore) => Effect.Effect<Hold, BudgetExceeded | FailedReservation>
     /** Never waits: `undefined` is the soft no. */
     readonly tryHold: (request: Request) => Effect.Effect<Hold | undefined>
-    /** Holds and runs `alongside` in one transaction: both or neither. */
-    readonly holdWith: <A, E, R>(
+    /** Holds and runs `alongside` in one transaction: both or neither. Absent from a store whose books no `TxRef` can join. */
+    readonly holdWith?: <A, E, R>(
       request: Request,
       alongside: Effect.Effect<A, E, R>,
       restore: Restore

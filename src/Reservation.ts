@@ -50,6 +50,8 @@ export interface Settlement<A> {
   readonly overage: A
   /** The names of the budgets that this settlement left in debt. */
   readonly overran: ReadonlyArray<string>
+  /** Set when the hold had expired before (see the stores): what was spent is charged all the same, once. */
+  readonly late?: true
 }
 
 /** How to ask for a reservation. */

@@ -667,7 +667,8 @@ describe("Budget", () => {
             released: { count: 1, refunded: 10 },
             succeeded: { count: 1, refunded: 0 },
             failed: { count: 1, refunded: 10 },
-            interrupted: { count: 1, refunded: 7 }
+            interrupted: { count: 1, refunded: 7 },
+            expired: { count: 0, refunded: 0 }
           },
           charged: 32,
           overage: 5

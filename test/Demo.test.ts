@@ -231,7 +231,8 @@ describe("the audit of the demo", () => {
         released: settled,
         succeeded: settled,
         failed: settled,
-        interrupted: settled
+        interrupted: settled,
+        expired: settled
       },
       charged,
       overage: 0,

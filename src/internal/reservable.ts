@@ -120,13 +120,15 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
     return Effect.map(this.of.store.settle(this.hold, cause, charges), (outcome) => this.settlement(outcome))
   }
 
-  settlement({ cause, charges, overran }: Store.Outcome): Reservation.Settlement<A> {
+  settlement(outcome: Store.Outcome): Reservation.Settlement<A> {
+    const { cause, charges, overran } = outcome
     const { held } = this.hold
+    const late = outcome.late === undefined ? undefined : ({ late: true } as const)
     const decode = (amounts: ReadonlyArray<number>): A => this.of.decode(amounts, 0)
     const all = decode(held)
     if (same(charges, held)) {
       const none = decode(this.none())
-      return { cause, held: all, charged: all, refunded: none, overage: none, overran }
+      return { cause, held: all, charged: all, refunded: none, overage: none, overran, ...late }
     }
     return {
       cause,
@@ -134,7 +136,8 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
       charged: decode(charges),
       refunded: decode(held.map((amount, i) => Math.max(0, amount - charges[i]!))),
       overage: decode(held.map((amount, i) => Math.max(0, charges[i]! - amount))),
-      overran
+      overran,
+      ...late
     }
   }
 
@@ -291,7 +294,15 @@ export const reserveTx = <A, B, E, R>(
 > =>
   Effect.uninterruptibleMask((restore) => {
     if (options !== undefined) check(of, options)
-    return Effect.flatMap(of.store.holdWith(requestOf(of, amount, options), alongside, restore), ([hold, value]) =>
+    const { holdWith } = of.store
+    if (holdWith === undefined) {
+      return Effect.die(
+        new Error(
+          `Budget "${of.accounts[0]!.name}": reserveTx needs books in this process, which a transaction can join`
+        )
+      )
+    }
+    return Effect.flatMap(holdWith(requestOf(of, amount, options), alongside, restore), ([hold, value]) =>
       Effect.withFiber((fiber) => {
         const reservation = new ReservationImpl(of, hold, options)
         const undo = (exit: Exit.Exit<unknown, unknown>) =>

@@ -20,7 +20,8 @@ export class MemoryAccount implements Store.Account {
     released: { count: 0, refunded: 0 },
     succeeded: { count: 0, refunded: 0 },
     failed: { count: 0, refunded: 0 },
-    interrupted: { count: 0, refunded: 0 }
+    interrupted: { count: 0, refunded: 0 },
+    expired: { count: 0, refunded: 0 }
   }
   charged = 0
   overage = 0

@@ -212,7 +212,8 @@ const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, n
       released: { ...settled.released },
       succeeded: { ...settled.succeeded },
       failed: { ...settled.failed },
-      interrupted: { ...settled.interrupted }
+      interrupted: { ...settled.interrupted },
+      expired: { ...settled.expired }
     },
     charged,
     overage
