@@ -1,102 +1,26 @@
-/** Why a request is not admitted, and what that means for who asked. */
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import { BudgetExceeded } from "../../BudgetError.ts"
-import * as Ledger from "../../Ledger.ts"
-import { badAmount, isAmount } from "../amount.ts"
-import { type MemoryAccount, type MemoryHold, type MemoryRequest, queues } from "./account.ts"
+/** Why a request is not admitted by the books of this process. */
+import type * as Ledger from "../../Ledger.ts"
+import { type Denial, denialAmong } from "../denial.ts"
+import type { MemoryAccount, MemoryRequest } from "./account.ts"
 import { current, heldIn } from "./books.ts"
 
-export interface Denial {
-  readonly account: MemoryAccount
-  readonly ledger: Ledger.Ledger
-  readonly requested: number
-  /** When time alone admits the whole request, in milliseconds from now. */
-  readonly retryAfter: number | undefined
-  /** Whether it can never be admitted, as the limits are. */
-  readonly never: boolean
-  /** Whether waiting is out of the question, for that reason or by the budget's enforcement. */
-  readonly decided: boolean
-  /** How long time alone takes until the budgets that throttle admit it (for ever: `Infinity`), if any of them denies. */
-  readonly turnAfter: number | undefined
-}
-
-/**
- * Why a request is not admitted, `undefined` if it is. It names the first budget that rules out waiting, else (or `inOrder`)
- * the first that denies; of a budget's limits, one that can never be met, else the one that takes longest.
- */
+/** By the books as they are, or by these ledgers of all accounts. */
 export const denialOf = (
   request: MemoryRequest,
   now: number,
   ledgers?: ReadonlyArray<Ledger.Ledger>,
   inOrder = false
-): Denial | undefined => {
-  let found: Omit<Denial, "retryAfter" | "turnAfter"> | undefined
-  let turnAfter: number | undefined
-  let longest = 0
-  let k = 0
-  for (let i = 0; i < request.accounts.length; i++) {
-    const account = request.accounts[i]!
-    const requested = request.amounts[i]!
-    let denying: Ledger.Ledger | undefined
-    let wait = -1
-    let never = false
-    for (let j = 0; j < account.cells.length; j++, k++) {
-      const ledger = ledgers === undefined ? current(account, account.cells[j]!, now) : ledgers[k]!
-      if (never || Ledger.admits(ledger, requested)) continue
-      const own = request.extends === true ? heldIn(request.into!, i, k, ledger) : 0
-      never = !Ledger.fits(ledger, requested, own)
-      const ledgerWait = never ? Infinity : (Ledger.retryAfter(ledger, requested, now) ?? Infinity)
-      if (never || ledgerWait > wait) denying = ledger
-      wait = Math.max(wait, ledgerWait)
-    }
-    if (denying === undefined) continue
-    const decided = never || !queues(account)
-    if (!decided) turnAfter = Math.max(turnAfter ?? 0, wait)
-    longest = Math.max(longest, wait)
-    if (found === undefined || (decided && !found.decided && !inOrder)) {
-      found = { account, ledger: denying, requested, never, decided }
-    }
-  }
-  return found && { ...found, turnAfter, retryAfter: longest === Infinity ? undefined : longest }
+): Denial<MemoryAccount> | undefined => {
+  let from = 0
+  return denialAmong(
+    request,
+    now,
+    (i) => {
+      const account = request.accounts[i]!
+      if (ledgers !== undefined) return ledgers.slice(from, (from += account.cells.length))
+      return account.cells.map((cell) => current(account, cell, now))
+    },
+    (i, k, ledger) => heldIn(request.into!, i, k, ledger),
+    inOrder
+  )
 }
-
-export const exceeded = ({ account, ledger, requested, retryAfter }: Denial): BudgetExceeded =>
-  new BudgetExceeded({
-    budget: account.name,
-    limit: ledger.limit,
-    requested,
-    available: ledger.available,
-    ...(retryAfter === undefined ? undefined : { retryAfter: Duration.millis(retryAfter) })
-  })
-
-export const refuse = (denial: Denial): Effect.Effect<never, BudgetExceeded> =>
-  denial.account.definition.enforcement === "terminate" ? Effect.die(exceeded(denial)) : Effect.fail(exceeded(denial))
-
-export const check = (
-  accounts: ReadonlyArray<MemoryAccount>,
-  amounts: ReadonlyArray<number>,
-  into: MemoryHold | undefined
-): void => {
-  for (let i = 0; i < amounts.length; i++) {
-    if (!isAmount(amounts[i]!)) throw badAmount(accounts[i]!.name, "the amount", amounts[i])
-  }
-  if (into?.outcome !== undefined) throw ended(accounts)
-}
-
-export const checkUpTo = (
-  accounts: ReadonlyArray<MemoryAccount>,
-  amounts: ReadonlyArray<number>,
-  upTo: ReadonlyArray<number>
-): void => {
-  check(accounts, upTo, undefined)
-  for (let i = 0; i < amounts.length; i++) {
-    if (upTo[i]! >= amounts[i]!) continue
-    throw new RangeError(
-      `Budget "${accounts[i]!.name}": the wanted amount ${upTo[i]} is below the least one, ${amounts[i]}`
-    )
-  }
-}
-
-export const ended = (accounts: ReadonlyArray<MemoryAccount>): Error =>
-  new Error(`Budget "${accounts[0]!.name}": a reservation that has been settled cannot be extended`)

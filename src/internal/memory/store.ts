@@ -10,8 +10,8 @@ import * as TxRef from "effect/TxRef"
 import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { badAmount, isAmount } from "../amount.ts"
-import { checkLimits } from "../definition.ts"
+import { adjustedLedgers } from "../adjustment.ts"
+import { check, checkUpTo, exceeded, refuse } from "../denial.ts"
 import {
   type AnyFiber,
   MemoryAccount,
@@ -22,7 +22,7 @@ import {
   wholeMillis
 } from "./account.ts"
 import { enter, fitting, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
-import { check, checkUpTo, denialOf, exceeded, refuse } from "./denial.ts"
+import { denialOf } from "./denial.ts"
 import { holdWith, inTransaction, nested } from "./transaction.ts"
 import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
 
@@ -118,7 +118,14 @@ const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment
   Effect.withFiber((fiber) => {
     if (inTransaction(fiber)) return Effect.die(nested(changes[0]![0], "a change of the budget"))
     const now = nowOf(fiber)
-    const adjustedAll = changes.map(([account, adjustment]) => adjusted(account, adjustment, now))
+    const adjustedAll = changes.map(([account, adjustment]) =>
+      adjustedLedgers(
+        account.name,
+        account.cells.map((cell) => Ledger.refill(cell.value, now)),
+        adjustment,
+        now
+      )
+    )
     changes.forEach(([account], i) => {
       account.cells.forEach((cell, j) => writeDirect(fiber, cell, adjustedAll[i]![j]!))
       account.timed = adjustedAll[i]!.some(Ledger.isTimed)
@@ -143,38 +150,6 @@ const endHopeless = (account: MemoryAccount, now: number): void => {
     if (!denial?.never) continue
     end(waiter, refuse(denial))
     pump(waiter.accounts)
-  }
-}
-
-const adjusted = (account: MemoryAccount, adjustment: Store.Adjustment, now: number): ReadonlyArray<Ledger.Ledger> => {
-  const ledgers = account.cells.map((cell) => Ledger.refill(cell.value, now))
-  switch (adjustment._tag) {
-    case "TopUp": {
-      const { amount } = adjustment
-      if (!isAmount(amount)) throw badAmount(account.name, "the top-up", amount)
-      return ledgers.map((ledger) => {
-        const changed = Ledger.topUp(ledger, amount)
-        if (changed === undefined) {
-          throw badAmount(account.name, "the sum of all that was granted", `${ledger.granted} + ${amount}`)
-        }
-        return changed
-      })
-    }
-    case "Refill":
-      return ledgers.map(Ledger.replenish)
-    case "Reset":
-      return ledgers.map((ledger) => Ledger.reset(ledger, now))
-    case "SetLimit": {
-      const { limits } = adjustment
-      checkLimits(account.name, limits)
-      if (limits.length !== ledgers.length) {
-        throw new RangeError(
-          `Budget "${account.name}" has ${ledgers.length} limits, so setLimit takes as many, not ${limits.length}; ` +
-            `Limit.unlimited takes one out of force`
-        )
-      }
-      return ledgers.map((ledger, j) => Ledger.setLimit(ledger, limits[j]!, now))
-    }
   }
 }
 

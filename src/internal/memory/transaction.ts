@@ -10,7 +10,8 @@ import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import { type AnyFiber, type MemoryAccount, MemoryHold, type MemoryRequest, nowOf } from "./account.ts"
 import { track } from "./books.ts"
-import { check, type Denial, denialOf, refuse } from "./denial.ts"
+import { check, type Denial, refuse } from "../denial.ts"
+import { denialOf } from "./denial.ts"
 import { freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
 
 /** A finished transaction stays in the context of fibers and finalizers made inside it: only an open one is joined. */

@@ -20,7 +20,8 @@ import {
   queues
 } from "./account.ts"
 import { enter, fitting, take } from "./books.ts"
-import { denialOf, ended, refuse } from "./denial.ts"
+import { ended, refuse } from "../denial.ts"
+import { denialOf } from "./denial.ts"
 
 /** How far `firstFit` looks past the first, and how often it may pass the same waiter. */
 const LOOK_AHEAD = 64
