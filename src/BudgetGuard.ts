@@ -58,30 +58,56 @@ export const make = (
     const { account, accounts, store } = layout
     const common = books(layout)
     // All that is out through the pair is one hold, which grows and shrinks.
-    const pair = (yield* store.tryHold({ accounts, amounts: [0] }))!
+    const ask = store.tryHold({ accounts, amounts: [0], onExpiry: "hold" })
+    let pair = yield* ask
+    // What is still out then was used.
+    yield* Effect.addFinalizer(() => (pair === undefined ? Effect.void : store.settle(pair, "succeeded", undefined)))
     const { direct } = store
+    /** Taken, and then charged by a store that took this process for dead: there is nothing to give back any more. */
+    let charged = 0
     const released = (cost: number): ReadonlyArray<number> => {
       if (!isAmount(cost)) throw badAmount(account.name, "what is released", cost)
-      const taken = pair.held[0]!
-      if (cost > taken) {
+      const taken = pair?.held[0] ?? 0
+      const late = Math.max(0, cost - taken)
+      if (late > charged) {
         throw new RangeError(`Budget "${account.name}": ${cost} released, but only ${taken} taken with tryReserve`)
       }
-      return [cost]
+      charged -= late
+      return [cost - late]
+    }
+    const add = (cost: number): Effect.Effect<boolean> => {
+      if (pair !== undefined && pair.expired === undefined) {
+        return Effect.map(store.tryHold({ accounts, amounts: [cost], into: pair }), (hold) => hold !== undefined)
+      }
+      // A store that shares its books was away, or took this process for dead and charged what was out.
+      const before = pair
+      return Effect.uninterruptible(
+        Effect.flatMap(ask, (hold) => {
+          if (hold === undefined) return no
+          if (pair !== before) return Effect.andThen(store.settle(hold, "released", [0]), add(cost))
+          charged += before?.held[0] ?? 0
+          pair = hold
+          return add(cost)
+        })
+      )
     }
     return {
       ...operations(layout),
       ...common,
       tryReserve: (cost = 1) =>
         Effect.withFiber((fiber) => {
-          const hold = store.direct?.hold(fiber, accounts, [cost], pair)
+          const hold = direct?.hold(fiber, accounts, [cost], pair)
           if (hold === "denied") return no
           if (typeof hold === "object") return yes
-          return Effect.map(store.tryHold({ accounts, amounts: [cost], into: pair }), (hold) => hold !== undefined)
+          return add(cost)
         }),
       release: (cost = 1) =>
         direct === undefined
-          ? Effect.suspend(() => store.reduce(pair, released(cost)))
-          : Effect.withFiberSucceed((fiber) => direct.reduce(fiber, pair, released(cost))),
+          ? Effect.suspend(() => {
+              const amounts = released(cost)
+              return pair === undefined ? Effect.void : store.reduce(pair, amounts)
+            })
+          : Effect.withFiberSucceed((fiber) => direct.reduce(fiber, pair!, released(cost))),
       capacity: Effect.map(common.snapshot, ({ ledgers }) =>
         Math.min(...ledgers.map(({ limit }) => Limit.maximum(limit)))
       ),

@@ -20,12 +20,15 @@ const FEWEST_OPERATIONS = 3
 const MOST_OPERATIONS = 80
 const MOST_YIELDS = 400
 
-export const sweep = (probe: Effect.Effect<Probe>): Effect.Effect<SweepResult> =>
+export const sweep = (
+  probe: Effect.Effect<Probe>,
+  { mostOperations = MOST_OPERATIONS }: { readonly mostOperations?: number } = {}
+): Effect.Effect<SweepResult> =>
   Effect.gen(function* () {
     let runs = 0
     let interrupted = 0
     const problems: Array<string> = []
-    for (let operations = FEWEST_OPERATIONS; operations <= MOST_OPERATIONS; operations++) {
+    for (let operations = FEWEST_OPERATIONS; operations <= mostOperations; operations++) {
       for (let yields = 0; yields < MOST_YIELDS; yields++) {
         const { problem, program } = yield* probe
         const fiber = yield* Effect.forkDetach(Effect.provideService(program, Scheduler.MaxOpsBeforeYield, operations))

@@ -1,0 +1,86 @@
+/** What a process keeps of a shared budget, and of its own holds. */
+import type * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
+import type * as Store from "../../BudgetStore.ts"
+import { WaitQueue } from "../waitQueue.ts"
+import type { Waiter } from "./waiting.ts"
+
+export class SharedAccount implements Store.Account {
+  readonly name: string
+  readonly definition: Store.Definition
+  readonly queue = new WaitQueue<Waiter>()
+  /** Those who are told of a change. */
+  readonly listeners = new Set<Signal>()
+  /** Whether the books were told what is declared here. */
+  opened = false
+  /** What was granted here while the store was away, and has not been reported since. */
+  allowed = 0
+
+  constructor(definition: Store.Definition) {
+    this.name = definition.name
+    this.definition = definition
+  }
+}
+
+export class SharedHold implements Store.Hold {
+  readonly id: string = crypto.randomUUID()
+  readonly accounts: ReadonlyArray<SharedAccount>
+  readonly held: Array<number>
+  readonly onExpiry: "progress" | "hold"
+  /** Granted while the store was away, which does not know of it. */
+  readonly local: boolean
+  outcome: Store.Outcome | undefined = undefined
+  expired: true | undefined = undefined
+  settling: Deferred.Deferred<Store.Outcome> | undefined = undefined
+  progress: ReadonlyArray<number> | undefined = undefined
+  /** Steps are sent one after the other: the books take them in order. */
+  readonly turn = Semaphore.makeUnsafe(1)
+  step = 0
+  /** A step whose answer was lost. It is sent again before any other. */
+  unanswered: Unanswered | undefined = undefined
+  /** What is to be given back beside. */
+  owed: ReadonlyArray<number> | undefined = undefined
+
+  constructor(
+    accounts: ReadonlyArray<SharedAccount>,
+    amounts: ReadonlyArray<number>,
+    onExpiry: "progress" | "hold",
+    local: boolean
+  ) {
+    this.accounts = accounts
+    this.held = [...amounts]
+    this.onExpiry = onExpiry
+    this.local = local
+  }
+}
+
+export interface Unanswered {
+  readonly _tag: "Extension" | "Reduction"
+  readonly step: number
+  readonly amounts: ReadonlyArray<number>
+}
+
+/** Wakes one fiber, also when it is raised before the fiber waits. */
+export class Signal {
+  private raised = false
+  private resume: (() => void) | undefined = undefined
+
+  raise(): void {
+    this.raised = true
+    this.resume?.()
+  }
+
+  readonly wait: Effect.Effect<void> = Effect.callback<void>((resume) => {
+    const done = () => {
+      this.raised = false
+      this.resume = undefined
+      resume(Effect.void)
+    }
+    if (this.raised) return done()
+    this.resume = done
+    return Effect.sync(() => {
+      this.resume = undefined
+    })
+  })
+}

@@ -1,0 +1,578 @@
+/**
+ * The store of a process whose books others share: it knows the holds of this process, keeps them alive, waits for room, and
+ * goes on while the books cannot be reached. The books themselves are behind `SharedBooks`.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { BudgetExceeded, type FailedReservation, StoreUnavailable } from "../../BudgetError.ts"
+import type * as Store from "../../BudgetStore.ts"
+import * as Ledger from "../../Ledger.ts"
+import { adjustedLedgers } from "../adjustment.ts"
+import { check, checkUpTo, type Denial, denialAmong, ended, exceeded, refuse } from "../denial.ts"
+import { SharedAccount, SharedHold, Signal, type Unanswered } from "./account.ts"
+import type { Budget, Denied, Held, SharedBooks } from "./books.ts"
+import type { Journal } from "./journal.ts"
+import { settingsOf, type SharedOptions } from "./options.ts"
+import { settlements, within } from "./settling.ts"
+import { type Answer, blocked, failed, queueUp, type SharedRequest, wake } from "./waiting.ts"
+
+/** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
+const mine = (request: Store.Request): SharedRequest => request as SharedRequest
+
+/** How often a hold is renewed before it would expire. */
+const RENEWALS = 3
+
+/** Renewals in one step. */
+const MOST_RENEWALS = 1_000
+
+export const sharedStore = (
+  books: SharedBooks,
+  options: SharedOptions,
+  journal?: Journal | undefined
+): Effect.Effect<Store.BudgetStore["Service"], never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const settings = settingsOf(options)
+    const { expiresAfter, pollInterval } = settings
+    const accounts = new Map<string, Set<SharedAccount>>()
+    const open = new Set<SharedHold>()
+    const locals = new Map<string, SharedHold>()
+
+    // -- opening ------------------------------------------------------------------------------------------------------
+
+    /** Makes the books where there are none; what is declared anew changes them, what others changed since stays. */
+    const declare = (account: SharedAccount): Effect.Effect<void, StoreUnavailable> => {
+      const { limits } = account.definition
+      const step = books.update([account.name], ([budget], now) => {
+        if (budget === undefined) return [fresh(account.definition, now)]
+        if (Equal.equals(budget.declared, limits)) return [budget]
+        return [
+          {
+            ...budget,
+            ledgers: adjustedLedgers(account.name, budget.ledgers, { _tag: "SetLimit", limits }, now),
+            declared: limits
+          }
+        ]
+      })
+      return Effect.tap(within(step, settings), () =>
+        Effect.sync(() => {
+          account.opened = true
+        })
+      )
+    }
+
+    const ready = (of: ReadonlyArray<SharedAccount>): Effect.Effect<void, StoreUnavailable> =>
+      of.every(({ opened }) => opened)
+        ? Effect.void
+        : Effect.forEach(
+            of.filter(({ opened }) => !opened),
+            declare,
+            { discard: true }
+          )
+
+    /** Does a step over books that may have been lost: then they are made anew, and it is done once more. */
+    const reopening = <A extends { readonly _tag: string }>(
+      of: ReadonlyArray<SharedAccount>,
+      step: Effect.Effect<A, StoreUnavailable>
+    ): Effect.Effect<Exclude<A, { readonly _tag: "Unopened" }>, StoreUnavailable> => {
+      const isThere = (answer: A): answer is Exclude<A, { readonly _tag: "Unopened" }> => answer._tag !== "Unopened"
+      const once = settling.reachable(within(step, settings))
+      return Effect.flatMap(Effect.andThen(ready(of), once), (answer) => {
+        if (isThere(answer)) return Effect.succeed(answer)
+        for (const account of of) account.opened = false
+        return Effect.flatMap(Effect.andThen(ready(of), once), (again) =>
+          isThere(again)
+            ? Effect.succeed(again)
+            : Effect.fail(new StoreUnavailable({ message: "the books were lost while they were used" }))
+        )
+      })
+    }
+
+    // -- settling -----------------------------------------------------------------------------------------------------
+
+    const settling = yield* settlements(
+      books,
+      settings,
+      journal,
+      (budgets) =>
+        Effect.forEach(
+          budgets.flatMap((budget) => [...(accounts.get(budget) ?? [])].slice(0, 1)),
+          declare,
+          { discard: true }
+        ),
+      (id) => {
+        const hold = locals.get(id)
+        if (hold === undefined) return
+        locals.delete(id)
+        hold.accounts.forEach((account, i) => {
+          account.allowed -= hold.held[i]!
+        })
+      }
+    )
+
+    const requestOf = (hold: SharedHold, cause: Store.Cause, charges: ReadonlyArray<number>) => ({
+      id: hold.id,
+      cause,
+      charges,
+      entries: hold.accounts.map(({ name }, i) => ({ budget: name, amount: hold.held[i]! }))
+    })
+
+    /** Not interruptible: who settles again waits for the same answer. */
+    const settle = (
+      hold: SharedHold,
+      cause: Store.Cause,
+      charges: ReadonlyArray<number> | undefined
+    ): Effect.Effect<Store.Outcome> =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          if (hold.outcome !== undefined) return Effect.succeed(hold.outcome)
+          if (hold.settling !== undefined) return Deferred.await(hold.settling)
+          const deferred = (hold.settling = Deferred.makeUnsafe<Store.Outcome>())
+          open.delete(hold)
+          return Effect.tap(settling.settle(requestOf(hold, cause, charges ?? [...hold.held])), (outcome) => {
+            hold.outcome = outcome
+            for (const account of hold.accounts) wake(account)
+            return Deferred.succeed(deferred, outcome)
+          })
+        })
+      )
+
+    // -- holding ------------------------------------------------------------------------------------------------------
+
+    type Asked = SharedHold | Denial<SharedAccount> | StoreUnavailable | "ended"
+
+    /** Asks the books once. Not interruptible. */
+    const ask = (request: SharedRequest): Effect.Effect<Asked> =>
+      request.into === undefined ? askNew(request) : askMore(request, request.into as SharedHold)
+
+    const askNew = (request: SharedRequest): Effect.Effect<Asked> => {
+      const hold = new SharedHold(request.accounts, request.amounts, request.onExpiry ?? settings.onExpiry, false)
+      const step = books.hold({
+        id: hold.id,
+        step: 0,
+        entries: entriesOf(request),
+        expiresAfter,
+        onExpiry: hold.onExpiry
+      })
+      return Effect.matchEffect(reopening(request.accounts, step), {
+        onSuccess: (answer): Effect.Effect<Asked> =>
+          Effect.sync(() => {
+            if (answer._tag === "Denied") return denialIn(request, answer)
+            if (answer._tag === "Ended") return "ended"
+            answer.amounts.forEach((amount, i) => {
+              hold.held[i] = amount
+            })
+            open.add(hold)
+            return hold
+          }),
+        // It may have been taken all the same.
+        onFailure: (unavailable): Effect.Effect<Asked> =>
+          Effect.as(
+            settling.later(
+              requestOf(
+                hold,
+                "released",
+                request.amounts.map(() => 0)
+              )
+            ),
+            unavailable
+          )
+      })
+    }
+
+    const askMore = (request: SharedRequest, hold: SharedHold): Effect.Effect<Asked> =>
+      hold.turn.withPermit(
+        Effect.suspend(() => {
+          if (hold.local)
+            return Effect.succeed(new StoreUnavailable({ message: "the store does not know of this hold" }))
+          const extension = Effect.andThen(
+            answered(hold),
+            Effect.suspend(() => {
+              const step = ++hold.step
+              hold.unanswered = { _tag: "Extension", step, amounts: request.amounts }
+              return extend(hold, step, request)
+            })
+          )
+          return Effect.match(extension, {
+            onFailure: (unavailable): Asked => {
+              if (hold.unanswered !== undefined) settling.retry(clear(hold))
+              return unavailable
+            },
+            onSuccess: (answer): Asked => {
+              hold.unanswered = undefined
+              if (answer._tag === "Denied") return denialIn(request, answer)
+              if (answer._tag === "Ended") {
+                lose(hold)
+                return "ended"
+              }
+              answer.amounts.forEach((amount, i) => {
+                hold.held[i]! += amount
+              })
+              return hold
+            }
+          })
+        })
+      )
+
+    /** What has expired stays so; its settlement will come late. */
+    const lose = (hold: SharedHold): void => {
+      open.delete(hold)
+      if (hold.settling === undefined) hold.expired = true
+    }
+
+    const extend = (hold: SharedHold, step: number, request: SharedRequest) =>
+      reopening(
+        hold.accounts,
+        books.hold({ id: hold.id, step, entries: entriesOf(request), expiresAfter, onExpiry: hold.onExpiry })
+      )
+
+    /** Finds out about a step whose answer was lost, and gives back what is owed. Runs in the turn of the hold. */
+    const answered = (hold: SharedHold): Effect.Effect<void, StoreUnavailable> =>
+      Effect.suspend(() => {
+        const { owed, unanswered } = hold
+        if (hold.outcome !== undefined || hold.settling !== undefined) return Effect.void
+        if (unanswered !== undefined) return Effect.andThen(again(hold, unanswered), answered(hold))
+        if (owed === undefined) return Effect.void
+        hold.owed = undefined
+        hold.unanswered = { _tag: "Reduction", step: ++hold.step, amounts: owed }
+        return answered(hold)
+      })
+
+    const again = (hold: SharedHold, { _tag, amounts, step }: Unanswered): Effect.Effect<void, StoreUnavailable> => {
+      const done = (given: Held | undefined) =>
+        Effect.sync(() => {
+          hold.unanswered = undefined
+          // Nobody waits for this extension any more.
+          if (given !== undefined) owe(hold, given.amounts)
+        })
+      if (_tag === "Reduction") {
+        return Effect.flatMap(within(books.reduce({ id: hold.id, step, amounts }), settings), () => done(undefined))
+      }
+      return Effect.flatMap(extend(hold, step, { accounts: hold.accounts, amounts }), (answer) =>
+        done(answer._tag === "Held" ? answer : undefined)
+      )
+    }
+
+    const owe = (hold: SharedHold, amounts: ReadonlyArray<number>): void => {
+      hold.owed = amounts.map((amount, i) => amount + (hold.owed?.[i] ?? 0))
+    }
+
+    const clear = (hold: SharedHold): Effect.Effect<void, StoreUnavailable> => hold.turn.withPermit(answered(hold))
+
+    const reduce = (hold: SharedHold, amounts: ReadonlyArray<number>): Effect.Effect<void> =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          amounts.forEach((amount, i) => {
+            hold.held[i]! -= amount
+          })
+          if (hold.local) return Effect.void
+          owe(hold, amounts)
+          return Effect.match(clear(hold), {
+            onFailure: () => settling.retry(clear(hold)),
+            onSuccess: () => hold.accounts.forEach(wake)
+          })
+        })
+      )
+
+    const denialIn = (request: SharedRequest, { ledgers, now, own }: Denied): Denial<SharedAccount> =>
+      denialAmong(
+        request,
+        now,
+        (i) => ledgers[i]!,
+        (i, _, ledger) => own[i]![ledgers[i]!.indexOf(ledger)]!,
+        false
+      )!
+
+    /** Goes on without the store, within the allowance. */
+    const allow = (request: SharedRequest): SharedHold | undefined => {
+      const { accounts, amounts } = request
+      if (request.into !== undefined) return undefined
+      if (accounts.some(({ allowed }, i) => allowed + amounts[i]! > settings.allowWithin)) return undefined
+      const hold = new SharedHold(accounts, amounts, settings.onExpiry, true)
+      accounts.forEach((account, i) => {
+        account.allowed += amounts[i]!
+      })
+      locals.set(hold.id, hold)
+      return hold
+    }
+
+    const unavailable = (request: SharedRequest, reason: StoreUnavailable): Answer<SharedHold> => {
+      const local = settings.allowWithin > 0 ? allow(request) : undefined
+      if (local !== undefined) return Effect.succeed(local)
+      if (settings.onUnavailable === "fail") return Effect.fail(failed(request, request.accounts[0]!, reason))
+      const [account] = request.accounts
+      if (account!.definition.enforcement === "throttle") return Infinity
+      const error = new BudgetExceeded({
+        budget: account!.name,
+        limit: account!.definition.limits[0]!,
+        requested: request.amounts[0]!,
+        available: 0,
+        retryAfter: Duration.millis(pollInterval)
+      })
+      return account!.definition.enforcement === "terminate" ? Effect.die(error) : Effect.fail(error)
+    }
+
+    /** What asking means for who asked: an end, or how long to wait. */
+    const answerOf = (request: SharedRequest, asked: Asked): Answer<SharedHold> => {
+      if (asked instanceof SharedHold) return Effect.succeed(asked)
+      if (asked instanceof StoreUnavailable) return unavailable(request, asked)
+      if (asked === "ended") return expired(request)
+      // Who waits is only rejected by a budget that rejects when it is its turn, which it is.
+      return asked.never || (asked.decided && asked.turnAfter === undefined) ? refuse(asked) : asked.turnAfter!
+    }
+
+    const expired = (request: SharedRequest): Effect.Effect<never, FailedReservation> =>
+      request.into?.outcome !== undefined
+        ? Effect.die(ended(request.accounts))
+        : Effect.fail(
+            failed(
+              request,
+              request.accounts[0]!,
+              new StoreUnavailable({ message: "the reservation expired while the store could not be reached" })
+            )
+          )
+
+    const hold = (
+      request: SharedRequest,
+      restore: Store.Restore
+    ): Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation> =>
+      Effect.suspend(() => {
+        check(request.accounts, request.amounts, request.into)
+        if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
+        const asking = Effect.map(
+          Effect.suspend(() => ask(request)),
+          (asked) => answerOf(request, asked)
+        )
+        const wait = (hint: number | undefined) => queueUp(request, asking, hint, pollInterval, restore)
+        if (request.extends !== true && blocked(request)) return wait(undefined)
+        return Effect.flatMap(
+          Effect.map(ask(request), (asked) =>
+            // At once, a budget that rejects does so.
+            typeof asked === "object" && "decided" in asked && asked.decided ? refuse(asked) : answerOf(request, asked)
+          ),
+          (answer) => (typeof answer === "number" ? wait(answer) : answer)
+        )
+      })
+
+    const tryHold = (request: SharedRequest): Effect.Effect<Store.Hold | undefined> =>
+      Effect.suspend(() => {
+        check(request.accounts, request.amounts, request.into)
+        if (blocked(request)) return Effect.undefined
+        return Effect.map(ask(request), (asked) => {
+          if (asked instanceof SharedHold) return asked
+          return asked instanceof StoreUnavailable && settings.allowWithin > 0 ? allow(request) : undefined
+        })
+      })
+
+    /** It was spent, whatever happens to the store meanwhile. */
+    const charge = (request: SharedRequest): Effect.Effect<void, BudgetExceeded> =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          check(request.accounts, request.amounts, undefined)
+          const id = crypto.randomUUID()
+          const entries = request.accounts.map(({ name }, i) => ({ budget: name, amount: request.amounts[i]! }))
+          return Effect.matchEffect(reopening(request.accounts, books.charge({ id, entries })), {
+            onSuccess: (answer): Effect.Effect<void, BudgetExceeded> =>
+              answer._tag === "Settled"
+                ? Effect.void
+                : Effect.fail(
+                    exceeded(
+                      denialAmong(
+                        request,
+                        answer.now,
+                        (i) => answer.ledgers[i]!,
+                        () => 0,
+                        true
+                      )!
+                    )
+                  ),
+            onFailure: () => settling.later({ id, cause: "committed", charges: request.amounts, entries })
+          })
+        })
+      )
+
+    // -- reading and changing -----------------------------------------------------------------------------------------
+
+    /** There is no number to answer, and none is made up. */
+    const orDie = <A>(effect: Effect.Effect<A, StoreUnavailable>): Effect.Effect<A> => Effect.orDie(effect)
+
+    const readAll = (
+      of: ReadonlyArray<SharedAccount>
+    ): Effect.Effect<ReadonlyArray<Store.Snapshot>, StoreUnavailable> => {
+      const names = of.map(({ name }) => name)
+      const step = Effect.map(books.read(names), (found) =>
+        found.every((budget) => budget !== undefined)
+          ? { _tag: "Found" as const, found }
+          : { _tag: "Unopened" as const }
+      )
+      return Effect.map(reopening(of, step), ({ found }) => of.map((account, i) => snapshot(account, found[i]!)))
+    }
+
+    const changes = (account: SharedAccount): Stream.Stream<Store.Snapshot> =>
+      Stream.suspend(() => {
+        const signal = new Signal()
+        let told: Store.Snapshot | undefined
+        account.listeners.add(signal)
+        const next: Effect.Effect<Store.Snapshot> = Effect.suspend(() => {
+          const wait =
+            told === undefined
+              ? Effect.void
+              : Effect.asVoid(Effect.timeoutOption(signal.wait, Duration.millis(pollInterval)))
+          // While the store is away, nothing is told.
+          const read = Effect.catch(readAll([account]), () =>
+            Effect.as(Effect.sleep(Duration.millis(pollInterval)), [])
+          )
+          return Effect.flatMap(Effect.andThen(wait, read), ([snapshot]) => {
+            if (snapshot === undefined || Equal.equals(snapshot, told)) return next
+            told = snapshot
+            return Effect.succeed(snapshot)
+          })
+        })
+        return Stream.ensuring(
+          Stream.fromEffectRepeat(next),
+          Effect.sync(() => account.listeners.delete(signal))
+        )
+      })
+
+    // -- in the background --------------------------------------------------------------------------------------------
+
+    const renewing = Effect.suspend(() => {
+      const holds = [...open]
+      const chunks: Array<ReadonlyArray<SharedHold>> = []
+      for (let i = 0; i < holds.length; i += MOST_RENEWALS) chunks.push(holds.slice(i, i + MOST_RENEWALS))
+      return Effect.forEach(
+        chunks,
+        (chunk) =>
+          Effect.map(
+            within(
+              books.renew(
+                chunk.map(({ id, progress }) => ({ id, progress })),
+                expiresAfter
+              ),
+              settings
+            ),
+            (gone) => {
+              const ids = new Set(gone)
+              for (const hold of chunk) if (ids.has(hold.id)) lose(hold)
+            }
+          ),
+        { discard: true }
+      )
+    })
+    const heartbeat = (parts: number): Effect.Effect<never> =>
+      Effect.andThen(
+        Effect.sleep(Duration.millis(expiresAfter / parts)),
+        Effect.matchCauseEffect(renewing, {
+          onSuccess: () => heartbeat(RENEWALS),
+          onFailure: () => heartbeat(RENEWALS * 4)
+        })
+      )
+    yield* Effect.forkScoped(heartbeat(RENEWALS))
+    yield* Effect.forkScoped(
+      Stream.runForEach(books.freed, (names) =>
+        Effect.sync(() => {
+          for (const name of names) for (const account of accounts.get(name) ?? []) wake(account)
+        })
+      )
+    )
+
+    return {
+      open: (definition) =>
+        Effect.acquireRelease(
+          Effect.suspend(() => {
+            const account = new SharedAccount(definition)
+            const same = accounts.get(account.name) ?? new Set()
+            accounts.set(account.name, same.add(account))
+            // A program starts without the store too; what it asks for then is answered by `onUnavailable`.
+            return Effect.as(
+              Effect.catch(declare(account), (cause) =>
+                Effect.logWarning(`BudgetStore: the budget "${account.name}" is opened when the store is there`, cause)
+              ),
+              account
+            )
+          }),
+          (account) =>
+            Effect.sync(() => {
+              const same = accounts.get(account.name)
+              same?.delete(account)
+              if (same?.size === 0) accounts.delete(account.name)
+            })
+        ),
+      hold: (request, restore) => hold(mine(request), restore),
+      tryHold: (request) => tryHold(mine(request)),
+      charge: (request) => charge(mine(request)),
+      reduce: (hold, amounts) => reduce(hold as SharedHold, amounts),
+      settle: (hold, cause, charges) => settle(hold as SharedHold, cause, charges),
+      report: (hold, progress) => {
+        const shared = hold as SharedHold
+        shared.progress = progress
+      },
+      adjust: (changes) =>
+        orDie(
+          Effect.suspend(() => {
+            const all = changes.map(([account]) => account as SharedAccount)
+            const step = books.update(
+              all.map(({ name }) => name),
+              (budgets, now) =>
+                budgets.map((budget, i) => {
+                  const { definition, name } = all[i]!
+                  const before = budget ?? fresh(definition, now)
+                  return { ...before, ledgers: adjustedLedgers(name, before.ledgers, changes[i]![1], now) }
+                })
+            )
+            return Effect.tap(Effect.andThen(ready(all), within(step, settings)), () =>
+              Effect.sync(() => all.forEach(wake))
+            )
+          })
+        ),
+      read: (of) => orDie(readAll(of as ReadonlyArray<SharedAccount>)),
+      changes: (account) => changes(account as SharedAccount)
+    }
+  })
+
+const entriesOf = ({ accounts, amounts, upTo }: SharedRequest) =>
+  accounts.map(({ name }, i) => ({
+    budget: name,
+    amount: amounts[i]!,
+    ...(upTo !== undefined && { upTo: upTo[i]! })
+  }))
+
+const NOTHING = { count: 0, refunded: 0 }
+
+const fresh = ({ limits }: Store.Definition, now: number): Budget => ({
+  ledgers: limits.map((limit) => Ledger.make(limit, now)),
+  declared: limits,
+  settled: {
+    committed: NOTHING,
+    released: NOTHING,
+    succeeded: NOTHING,
+    failed: NOTHING,
+    interrupted: NOTHING,
+    expired: NOTHING
+  },
+  charged: 0,
+  overage: 0
+})
+
+const snapshot = (account: SharedAccount, { charged, ledgers, overage, settled }: Budget): Store.Snapshot => {
+  const [first, ...rest] = ledgers.map(({ available, epoch, granted, held, limit, spent }): Store.LedgerSnapshot => ({
+    limit,
+    granted,
+    available,
+    held,
+    spent,
+    epoch
+  }))
+  return {
+    budget: account.name,
+    ledgers: [first!, ...rest],
+    available: Math.min(first!.available, ...rest.map((ledger) => ledger.available)),
+    waiters: account.queue.size,
+    settled,
+    charged,
+    overage
+  }
+}
