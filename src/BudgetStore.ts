@@ -11,6 +11,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
 import { memory } from "./internal/memory/store.ts"
+import type { Share } from "./internal/quota/share.ts"
 import type { Limit } from "./Limit.ts"
 
 /** What happens when the limits say no: fail at once, wait for one's turn, or end the fiber with a defect. */
@@ -32,6 +33,8 @@ export interface Definition {
   readonly maxQueued: number | undefined
   /** How long a wait may take; longer fails with `TimedOut`. Default: no bound. */
   readonly timeout: Duration.Duration | undefined
+  /** A named quota: its waiters go by fair shares, and what it rejects fails with `Rejected`, unless it can never fit. */
+  readonly quota?: boolean | undefined
 }
 
 /** The books of one budget, as kept by a store. */
@@ -56,6 +59,10 @@ export interface Request {
    * goes before them; and what cannot fit beside the hold can never fit.
    */
   readonly extends?: boolean | undefined
+  /** Whose credit pays for it, in a named quota. Only for a request of one account. */
+  readonly share?: Share | undefined
+  /** For a new hold in a store where holds expire: what is charged then. Default: as the store says. */
+  readonly onExpiry?: "progress" | "hold" | undefined
 }
 
 /** Amounts set aside. */
@@ -64,6 +71,8 @@ export interface Hold {
   readonly held: ReadonlyArray<number>
   /** How it ended; `undefined` while it is open. */
   readonly outcome: Outcome | undefined
+  /** Set when a store where holds expire has ended it without its owner. It can still be settled, late. */
+  readonly expired?: true | undefined
 }
 
 /** Why a hold ended: the caller said so, its scope ended, or nobody renewed it in a store where holds expire. */
@@ -126,7 +135,8 @@ export interface Direct {
     fiber: Fiber.Fiber<unknown, unknown>,
     accounts: ReadonlyArray<Account>,
     amounts: ReadonlyArray<number>,
-    into: Hold | undefined
+    into: Hold | undefined,
+    share?: Share | undefined
   ) => Hold | "denied" | "undecided"
   readonly reduce: (fiber: Fiber.Fiber<unknown, unknown>, hold: Hold, amounts: ReadonlyArray<number>) => void
   readonly settle: (
@@ -135,6 +145,18 @@ export interface Direct {
     cause: Cause,
     charges: ReadonlyArray<number> | undefined
   ) => Outcome
+}
+
+/** What named quotas ask of a store, each in one synchronous step. */
+export interface Quotas {
+  /** Also for those who wait. What is `closed` fails all that is asked of it with `UnknownResource`. */
+  readonly enforce: (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    account: Account,
+    enforcement: Enforcement | "closed"
+  ) => void
+  /** Ends the waits of a share with this defect. */
+  readonly withdraw: (fiber: Fiber.Fiber<unknown, unknown>, account: Account, share: Share, defect: unknown) => void
 }
 
 /**
@@ -164,6 +186,8 @@ export class BudgetStore extends Context.Service<
     readonly charge: (request: Request) => Effect.Effect<void, BudgetExceeded>
     /** Gives part of an open hold back and keeps the rest. */
     readonly reduce: (hold: Hold, amounts: ReadonlyArray<number>) => Effect.Effect<void>
+    /** What is known to be spent so far, for a store that must know in case this process does not come back. */
+    readonly report?: (hold: Hold, progress: ReadonlyArray<number>) => void
     /** Ends a hold. Without `charges`, all of it is charged. */
     readonly settle: (hold: Hold, cause: Cause, charges: ReadonlyArray<number> | undefined) => Effect.Effect<Outcome>
     readonly adjust: (
@@ -175,6 +199,8 @@ export class BudgetStore extends Context.Service<
     readonly changes: (account: Account) => Stream.Stream<Snapshot>
     /** The same without the detour of an effect, for a store that can answer at once. */
     readonly direct?: Direct | undefined
+    /** Absent from a store that keeps no named quotas. */
+    readonly quotas?: Quotas | undefined
   }
 >()("effect-budget/BudgetStore") {
   /** Books in this process, in `TxRef`s. What `layer` of every face uses. */

@@ -30,7 +30,8 @@ const make = ({ maxOutputTokens, tokensPerSecond }: Options) => {
     const finish: Response.FinishPartEncoded = {
       type: "finish",
       reason: "stop",
-      usage: { inputTokens: { total: asked }, outputTokens: { total: tokensOf(summary).length } }
+      // No request is without input.
+      usage: { inputTokens: { total: Math.max(1, asked) }, outputTokens: { total: tokensOf(summary).length } }
     }
     return { summary, finish }
   })

@@ -36,6 +36,8 @@ import { isAmount, saturate } from "../internal/amount.ts"
 export interface Request {
   readonly model?: string | undefined
   readonly prompt: Prompt.Prompt
+  /** What is sent beside the prompt, each as text: the definitions of tools and of structured output, as JSON. Default: none. */
+  readonly definitions?: ReadonlyArray<string> | undefined
   /** The most that the provider is told to answer. Default: the `maxOutputTokens` of the layer. */
   readonly maxOutputTokens?: number | undefined
 }
@@ -78,6 +80,9 @@ export interface Options {
  */
 const WRAPPING = 8
 
+/** With the first definition comes a prompt of the provider's own, that tells how to call tools: 159 to 530 for Anthropic's. */
+const PREAMBLE = 530
+
 /** What an image counts at most for the larger vision models; also the least that any other file counts. */
 const FILE_TOKENS = 4_096
 
@@ -98,8 +103,9 @@ const sizeOf = (data: Prompt.FilePart["data"]): number | undefined => {
 }
 
 /**
- * An upper bound from the size of the prompt: its UTF-8 bytes (text, reasoning, tool calls and results as JSON), 8 more for each
- * message, for each part that is not text, and for the request.
+ * An upper bound from the size of what is sent: the UTF-8 bytes of the prompt (text, reasoning, tool calls and results as JSON)
+ * and of the definitions, 8 more for each message, for each part that is not text, for each definition and for the request, and
+ * 530 if there are definitions (Anthropic puts up to so many of its own before them).
  *
  * A token of a byte-level tokenizer is at least one byte, so one token per byte can only be too much. It is not much
  * too much for all texts. Measured with `gpt-tokenizer`, tokens per byte of cl100k_base / o200k_base:
@@ -114,7 +120,7 @@ const sizeOf = (data: Prompt.FilePart["data"]): number | undefined => {
  * | single digits with a separator, control characters, rare scripts | 1.00 / 1.00 |
  *
  * So a smaller bound would be wrong for a table of numbers. Whoever knows the texts can set `bytesPerToken`: 2 for prose and code in the
- * larger languages. It bounds what is sent as the prompt: the definitions of tools and of structured output come on top.
+ * larger languages. What nobody here can see is not in it: see `BudgetedLanguageModel`.
  */
 export const layerBytes = (
   options: Options & {
@@ -132,16 +138,16 @@ export const layerBytes = (
       }
       return {
         estimate: (request) =>
-          Effect.sync(() => withCeiling(request, options, bytesBound(request.prompt, options, bytesPerToken))),
+          Effect.sync(() => withCeiling(request, options, bytesBound(request, options, bytesPerToken))),
         observe: () => Effect.void
       }
     })
   )
 
 /**
- * Counts the prompt with the `Tokenizer` of the context, in one call with all its texts (text, reasoning, tool calls and
- * results as JSON), and adds 8 for each message, for each part that is not text, and for the request. When the tokenizer
- * fails, the bound of `layerBytes` is held.
+ * Counts what is sent with the `Tokenizer` of the context, in one call with all its texts (text, reasoning, tool calls and
+ * results as JSON, definitions), and adds for messages, parts and definitions what `layerBytes` adds. When the tokenizer fails,
+ * the bound of `layerBytes` is held.
  *
  * It bounds the input as far as the tokenizer is that of the model; for another one, give a `factor`.
  */
@@ -159,21 +165,21 @@ export const layerTokenizer = (
       if (!(factor >= 1 && Number.isFinite(factor))) {
         throw new RangeError(`Estimator: factor must be a finite number from 1, not ${factor}`)
       }
-      const count = (prompt: Prompt.Prompt): Effect.Effect<number> => {
-        const { extra, texts } = contentOf(prompt, options)
+      const count = (request: Request): Effect.Effect<number> => {
+        const { extra, texts } = contentOf(request, options)
         const counted: Effect.Effect<number, AiError.AiError> =
           texts.length === 0
             ? Effect.succeed(0)
             : Effect.map(tokenizer.tokenize(texts.join("\n")), (tokens) => tokens.length)
         return counted.pipe(
           Effect.map((tokens) => Math.ceil(tokens * factor) + extra),
-          Effect.catch(() => Effect.sync(() => bytesBound(prompt, options, 1)))
+          Effect.catch(() => Effect.sync(() => bytesBound(request, options, 1)))
         )
       }
       return {
         estimate: (request) =>
           Effect.map(
-            Effect.suspend(() => count(request.prompt)),
+            Effect.suspend(() => count(request)),
             (input) => withCeiling(request, options, input)
           ),
         observe: () => Effect.void
@@ -197,7 +203,7 @@ const encodings: Record<GptEncoding, () => Promise<{ readonly encode: Encode }>>
 
 /**
  * A `Tokenizer` over `gpt-tokenizer`, an optional peer dependency that is loaded when the layer is built; without it the layer
- * dies. It counts all that `layerBytes` counts, but no wrapping and no files.
+ * dies. It counts all texts of a prompt, but no wrapping and no files.
  *
  * The tokenizer takes time by the square of the length of a word, so runs of 1,000 characters with no change between space and
  * not space are counted apart. Names of special tokens are text like any other.
@@ -214,7 +220,7 @@ export const layerGptTokenizer = (options?: {
         tokenize: (prompt) =>
           Effect.sync(() => {
             const tokens: Array<number> = []
-            for (const piece of contentOf(prompt, {}).texts.join("\n").split(LONG_RUN)) {
+            for (const piece of contentOf({ prompt }, {}).texts.join("\n").split(LONG_RUN)) {
               for (const token of encode(piece, plain)) tokens.push(token)
             }
             return tokens
@@ -241,7 +247,7 @@ export interface LearnedOptions<E, R> {
 
 /**
  * The input part of `base`; for the output part the quantile (nearest rank) of what recent calls of the same class answered, but
- * never above the ceiling of `base`. A class is a model and a size of the prompt, from a power of two of UTF-8 bytes to the
+ * never above the ceiling of `base`. A class is a model and a size of what is sent, from a power of two of UTF-8 bytes to the
  * next. Until a class has seen enough calls, the ceiling.
  *
  * With a quantile of 0.95, about one call in twenty answers more than is held for it. What that adds to the overshoot is at most
@@ -345,8 +351,9 @@ class Recent {
 }
 
 /** A class of no model differs from that of a model with an empty name. */
-const classOf = ({ model, prompt }: Request): string => {
-  const bytes = contentOf(prompt, {}).texts.reduce((sum, text) => sum + utf8Length(text), 0)
+const classOf = (request: Request): string => {
+  const { model } = request
+  const bytes = contentOf(request, {}).texts.reduce((sum, text) => sum + utf8Length(text), 0)
   return `${bytes === 0 ? -1 : Math.floor(Math.log2(bytes))}${model === undefined ? "" : `:${model}`}`
 }
 
@@ -356,14 +363,14 @@ interface Content {
   readonly extra: number
 }
 
-const contentOf = (prompt: Prompt.Prompt, options: Pick<Options, "fileTokens">): Content => {
+const contentOf = ({ definitions = [], prompt }: Request, options: Pick<Options, "fileTokens">): Content => {
   const countFile = (file: Prompt.FilePart): number => {
     const tokens = saturate((options.fileTokens ?? fileTokens)(file))
     if (tokens === undefined) throw new RangeError("Estimator: fileTokens must answer a number from 0")
     return tokens
   }
-  const texts: Array<string> = []
-  let extra = WRAPPING
+  const texts: Array<string> = [...definitions]
+  let extra = WRAPPING + definitions.length * WRAPPING + (definitions.length > 0 ? PREAMBLE : 0)
   for (const { content } of prompt.content) {
     extra += WRAPPING
     if (typeof content === "string") {
@@ -408,8 +415,8 @@ const contentOf = (prompt: Prompt.Prompt, options: Pick<Options, "fileTokens">):
   return { texts, extra }
 }
 
-const bytesBound = (prompt: Prompt.Prompt, options: Options, bytesPerToken: number): number => {
-  const { extra, texts } = contentOf(prompt, options)
+const bytesBound = (request: Request, options: Options, bytesPerToken: number): number => {
+  const { extra, texts } = contentOf(request, options)
   // Rounded up for each text, since no token goes from one message to the next.
   return texts.reduce((sum, text) => sum + Math.ceil(utf8Length(text) / bytesPerToken), extra)
 }

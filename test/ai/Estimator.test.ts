@@ -163,6 +163,16 @@ describe("Estimator", () => {
       })
     )
 
+    it.effect("definitions by their bytes, 8 for each, and 530 for what the provider puts before them", () =>
+      Effect.gen(function* () {
+        const prompt = Prompt.make([{ role: "system", content: "abc" }])
+        const inputs = yield* Effect.forEach([undefined, [], ["{}"], ["{}", "{é}"]], (definitions) =>
+          Effect.map(estimate({ prompt, definitions }), ({ input }) => input)
+        )
+        assert.deepStrictEqual(inputs, [19, 19, 19 + 530 + 10, 19 + 530 + 10 + 12])
+      }).pipe(Effect.provide(Estimator.layerBytes({ maxOutputTokens })))
+    )
+
     it.effect("bytesPerToken rounds up for each text", () =>
       Effect.gen(function* () {
         const messages: Prompt.RawInput = [
@@ -191,6 +201,16 @@ describe("Estimator", () => {
     const of = (tokenize: (prompt: Prompt.Prompt) => Effect.Effect<Array<number>, AiError.AiError>) =>
       Layer.succeed(Tokenizer.Tokenizer, Tokenizer.make({ tokenize }))
     const prompt = Prompt.make("four")
+
+    it.effect("counts definitions with the tokenizer", () =>
+      Effect.gen(function* () {
+        const definition = JSON.stringify({ name: "search", description: "Searches the catalogue" })
+        const { input } = yield* estimate({ prompt, definitions: [definition] })
+        const alone = (yield* estimate({ prompt })).input
+        assert.isAtLeast(input - alone, o200k(definition).length + 538)
+        assert.isBelow(input - alone, definition.length + 538)
+      }).pipe(Effect.provide(gpt("o200k_base")))
+    )
 
     it.effect("multiplies the count with the factor, not the wrapping", () =>
       Effect.gen(function* () {
