@@ -20,6 +20,18 @@ conformance({
   )
 })
 
+conformance({
+  name: "leases over shared books in memory",
+  layer: BudgetStore.BudgetStore.layerLeased().pipe(
+    Layer.provide(
+      Layer.effect(
+        BudgetStore.BudgetStore,
+        Effect.flatMap(ReferenceBooks.make(), (books) => sharedStore(books, {}))
+      )
+    )
+  )
+})
+
 /** Everybody comes as far as they can without the clock, which then goes on, and again. */
 const adjust = (duration: Duration.Input) => Effect.andThen(turns, Effect.andThen(TestClock.adjust(duration), turns))
 

@@ -28,8 +28,6 @@ export interface StoreUnderTest {
   readonly name: string
   /** One store for the whole suite. */
   readonly layer: Layer.Layer<BudgetStore.BudgetStore, unknown>
-  /** Whether its limits are split over processes, so that a denial can come before the last unit is out. */
-  readonly leased?: boolean
 }
 
 export const conformance = (store: StoreUnderTest): void => {

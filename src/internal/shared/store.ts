@@ -480,6 +480,7 @@ export const sharedStore = (
     )
 
     return {
+      expiresAfter,
       open: (definition) =>
         Effect.acquireRelease(
           Effect.suspend(() => {

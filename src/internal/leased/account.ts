@@ -1,0 +1,87 @@
+/** What a process keeps of a budget that it leases shares of. */
+import type * as Store from "../../BudgetStore.ts"
+import { SharedAccount } from "../shared/account.ts"
+
+export class LeasedAccount extends SharedAccount {
+  readonly upstream: Store.Account
+  /** A window belongs to the clock of the store, which a share does not know: such a budget is asked for each time. */
+  readonly leasable: boolean
+  /** Whether what is settled comes back whole. */
+  readonly comesBack: boolean
+  /** What reservations are taken from now. */
+  share: Share | undefined = undefined
+  /** Shares that nothing is taken from any more, with reservations still out. */
+  readonly closed = new Set<Share>()
+  /** What was taken since the last renewal; of slots, the most at one time. */
+  taken = 0
+
+  constructor(definition: Store.Definition, upstream: Store.Account) {
+    super(definition)
+    this.upstream = upstream
+    this.leasable = definition.limits.every(({ _tag }) => _tag !== "Window")
+    this.comesBack = definition.limits.every(({ _tag }) => _tag === "Concurrency")
+  }
+}
+
+/** A hold in the store below, which this process spends from: `free + used + spent` is what is held there. */
+export class Share {
+  readonly hold: Store.Hold
+  /** By the clock of this process. Later the share may have expired, so nothing is taken from it. */
+  readonly goodUntil: number
+  free = 0
+  used = 0
+  spent = 0
+  /** Spent above all of it, and not charged yet. */
+  over = 0
+
+  constructor(hold: Store.Hold, goodUntil: number) {
+    this.hold = hold
+    this.goodUntil = goodUntil
+  }
+}
+
+/** What a reservation has from one share. */
+export interface Part {
+  readonly share: Share
+  amount: number
+}
+
+/** A reservation out of shares. */
+export class LeasedHold implements Store.Hold {
+  readonly accounts: ReadonlyArray<LeasedAccount>
+  /** Of each account, the oldest first. */
+  readonly parts: ReadonlyArray<Array<Part>>
+  outcome: Store.Outcome | undefined = undefined
+
+  constructor(accounts: ReadonlyArray<LeasedAccount>) {
+    this.accounts = accounts
+    this.parts = accounts.map(() => [])
+  }
+
+  get held(): ReadonlyArray<number> {
+    return this.parts.map((parts) => parts.reduce((sum, { amount }) => sum + amount, 0))
+  }
+}
+
+/** A reservation that the store below has taken itself. */
+export class DirectHold implements Store.Hold {
+  readonly accounts: ReadonlyArray<LeasedAccount>
+  readonly upstream: Store.Hold
+
+  constructor(accounts: ReadonlyArray<LeasedAccount>, upstream: Store.Hold) {
+    this.accounts = accounts
+    this.upstream = upstream
+  }
+
+  get held(): ReadonlyArray<number> {
+    return this.upstream.held
+  }
+
+  get outcome(): Store.Outcome | undefined {
+    return this.upstream.outcome
+  }
+
+  get expired(): true | undefined {
+    return this.upstream.expired
+  }
+}

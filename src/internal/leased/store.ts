@@ -1,0 +1,461 @@
+/**
+ * Leases in front of a store that many processes share: each takes a share of a budget in bulk, as a hold in the store below,
+ * and spends from it at memory speed. What it has spent is reported with each renewal, which gives the rest back and takes a
+ * new share by what was needed lately. Since all shares are holds, their sum never passes the limit.
+ *
+ * A process that dies loses its shares by expiry, and all of a share that is not known to be free counts as spent: it was sized
+ * for one renewal, so that is how much is uncertain.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import { BudgetExceeded, type FailedReservation } from "../../BudgetError.ts"
+import type * as Store from "../../BudgetStore.ts"
+import * as Ledger from "../../Ledger.ts"
+import { check, checkUpTo, ended } from "../denial.ts"
+import { Signal } from "../shared/account.ts"
+import { type Answer, blocked, queueUp, type SharedRequest, wake } from "../shared/waiting.ts"
+import { DirectHold, LeasedAccount, LeasedHold, Share } from "./account.ts"
+import { end, giveBack, lack, take } from "./shares.ts"
+
+export interface LeaseOptions {
+  /**
+   * How often what was spent is reported, and the share is sized anew: how much is uncertain when the process dies. At most a
+   * third of the time that holds of the store below stay. Default 5 seconds.
+   */
+  readonly renewEvery?: Duration.Input | undefined
+  /** How often who is first in turn asks the store below again. Default 1 second. */
+  readonly pollInterval?: Duration.Input | undefined
+}
+
+interface LeasedRequest extends SharedRequest {
+  readonly accounts: ReadonlyArray<LeasedAccount>
+}
+
+const mine = (request: Store.Request): LeasedRequest => request as LeasedRequest
+
+/** How often a reservation may find that others took what was drawn for it, before it is asked for by itself. */
+const MOST_DRAWS = 4
+
+export const leasedStore = (
+  store: Store.BudgetStore["Service"],
+  options: LeaseOptions
+): Effect.Effect<Store.BudgetStore["Service"], never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const renewEvery = millisOf("renewEvery", options.renewEvery ?? "5 seconds")
+    const pollInterval = millisOf("pollInterval", options.pollInterval ?? "1 second")
+    if (store.expiresAfter !== undefined && renewEvery * 3 > store.expiresAfter) {
+      throw new RangeError(
+        `BudgetStore: renewEvery is at most a third of the ${store.expiresAfter} ms that holds stay, not ${renewEvery} ms`
+      )
+    }
+    const accounts = new Set<LeasedAccount>()
+    const drawing = new WeakMap<LeasedAccount, Semaphore.Semaphore>()
+
+    // -- the store below ----------------------------------------------------------------------------------------------
+
+    const work: Array<Effect.Effect<unknown>> = []
+    const signal = new Signal()
+    const later = (effect: Effect.Effect<unknown>): void => {
+      work.push(effect)
+      signal.raise()
+    }
+    const worker: Effect.Effect<never> = Effect.suspend(() => {
+      const next = work.shift()
+      return Effect.flatMap(next ?? signal.wait, () => worker)
+    })
+
+    /** Nothing is taken from it any more. What is not out goes back, and all of it once nothing is out. */
+    const close = (account: LeasedAccount): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const { share } = account
+        if (share === undefined) return Effect.void
+        account.share = undefined
+        if (share.used === 0) return finish(share)
+        account.closed.add(share)
+        const { free } = share
+        share.free = 0
+        return free === 0 ? Effect.void : store.reduce(share.hold, [free])
+      })
+
+    const finish = ({ hold, over, spent }: Share): Effect.Effect<void> =>
+      Effect.asVoid(store.settle(hold, "committed", [spent + over]))
+
+    const finished = (account: LeasedAccount): void => {
+      for (const share of account.closed) {
+        if (share.used > 0) continue
+        account.closed.delete(share)
+        later(finish(share))
+      }
+    }
+
+    const below = (request: Store.Request): Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation> =>
+      store.hold(request, (effect) => effect)
+
+    /** Takes more for a share: what is missing at least, and as much as was needed lately. Not interruptible. */
+    const draw = (
+      account: LeasedAccount,
+      amount: number,
+      wanted: number
+    ): Effect.Effect<void, BudgetExceeded | FailedReservation> =>
+      drawing.get(account)!.withPermit(
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          const missing = lack(account, amount, now)
+          if (missing === 0 && amount > 0) return Effect.void
+          const current = account.share
+          const request = { accounts: [account.upstream], amounts: [missing], upTo: [Math.max(missing, wanted)] }
+          if (current !== undefined && now < current.goodUntil) {
+            const before = current.hold.held[0]!
+            return Effect.map(below({ ...request, into: current.hold, extends: true }), (hold) => {
+              current.free += hold.held[0]! - before
+            })
+          }
+          return Effect.flatMap(below({ ...request, onExpiry: "hold" }), (hold) =>
+            Effect.map(close(account), () => {
+              account.share = new Share(hold, now + renewEvery * 2)
+              account.share.free = hold.held[0]!
+            })
+          )
+        })
+      )
+
+    // -- holding ------------------------------------------------------------------------------------------------------
+
+    type Asked = Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation>
+
+    /** Asks once, not interruptibly: the shares, then for more of them, then by itself. */
+    const ask = (request: LeasedRequest, draws = 0): Asked =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const { accounts, amounts, into, upTo } = request
+        if (into instanceof DirectHold || upTo !== undefined || !accounts.every(({ leasable }) => leasable)) {
+          return through(request)
+        }
+        const hold = (into as LeasedHold | undefined) ?? new LeasedHold(accounts)
+        if (take(hold, amounts, now)) return Effect.succeed(hold)
+        if (draws === MOST_DRAWS) return into === undefined ? through(request) : Effect.fail(crowded(request))
+        const short = accounts.flatMap((account, i) => (lack(account, amounts[i]!, now) > 0 ? [i] : []))
+        return Effect.andThen(
+          Effect.forEach(short, (i) => draw(accounts[i]!, amounts[i]!, accounts[i]!.taken), { discard: true }),
+          ask(request, draws + 1)
+        )
+      })
+
+    /** A reservation of the store below. What this process has left of its shares may be just what is missing. */
+    const through = (request: LeasedRequest): Asked => {
+      const { accounts, into } = request
+      const asked = Effect.map(
+        below({
+          ...request,
+          accounts: accounts.map(({ upstream }) => upstream),
+          into: into instanceof DirectHold ? into.upstream : undefined
+        }),
+        (hold) => (into instanceof DirectHold ? into : new DirectHold(accounts, hold))
+      )
+      return Effect.catchTag(asked, "BudgetExceeded", (error) =>
+        accounts.some(({ share }) => share !== undefined)
+          ? Effect.andThen(Effect.forEach(accounts, close, { discard: true }), asked)
+          : Effect.fail(error)
+      )
+    }
+
+    /** In the terms of who asked: a share is asked for by its own amounts. */
+    const told = (request: LeasedRequest, error: BudgetExceeded): BudgetExceeded => {
+      const i = request.accounts.findIndex(({ name }) => name === error.budget)
+      const { available, budget, limit, retryAfter } = error
+      return new BudgetExceeded({
+        budget,
+        limit,
+        requested: request.amounts[i]!,
+        available: available + (request.accounts[i]!.share?.free ?? 0),
+        ...(retryAfter !== undefined && { retryAfter })
+      })
+    }
+
+    const crowded = ({ accounts, amounts }: LeasedRequest): BudgetExceeded =>
+      new BudgetExceeded({
+        budget: accounts[0]!.name,
+        limit: accounts[0]!.definition.limits[0]!,
+        requested: amounts[0]!,
+        available: 0,
+        retryAfter: Duration.millis(1)
+      })
+
+    /** What a no means for who asked: an end, or how long to wait. */
+    const answerOf = (
+      request: LeasedRequest,
+      error: BudgetExceeded | FailedReservation
+    ): Effect.Effect<Answer<Store.Hold>> => {
+      if (error._tag === "FailedReservation") return Effect.succeed(Effect.fail(error))
+      const i = request.accounts.findIndex(({ name }) => name === error.budget)
+      const account = request.accounts[i]!
+      const no = told(request, error)
+      const { enforcement } = account.definition
+      if (enforcement !== "throttle") return Effect.succeed(enforcement === "reject" ? Effect.fail(no) : Effect.die(no))
+      // Whether it could ever fit is told by the books.
+      const never = Effect.map(store.read([account.upstream]), ([snapshot]) =>
+        snapshot!.ledgers.some(
+          (ledger) => !Ledger.fits({ ...Ledger.make(ledger.limit, 0), ...ledger }, request.amounts[i]!)
+        )
+      )
+      const wait = error.retryAfter === undefined ? Infinity : Duration.toMillis(error.retryAfter)
+      return Effect.map(
+        Effect.catchDefect(never, () => Effect.succeed(false)),
+        (never): Answer<Store.Hold> => (never ? Effect.fail(no) : wait)
+      )
+    }
+
+    const answered = (request: LeasedRequest): Effect.Effect<Answer<Store.Hold>> =>
+      Effect.matchEffect(
+        Effect.suspend(() => {
+          if (request.into?.outcome !== undefined) return Effect.die(ended(request.accounts))
+          return ask(request)
+        }),
+        {
+          onSuccess: (hold) => Effect.succeed<Answer<Store.Hold>>(Effect.succeed(hold)),
+          onFailure: (error) => answerOf(request, error)
+        }
+      )
+
+    const hold = (request: LeasedRequest, restore: Store.Restore): Asked =>
+      Effect.suspend(() => {
+        check(request.accounts, request.amounts, request.into)
+        if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
+        const wait = (hint: number | undefined) => queueUp(request, answered(request), hint, pollInterval, restore)
+        if (request.extends !== true && blocked(request)) return wait(undefined)
+        return Effect.flatMap(answered(request), (answer) => (typeof answer === "number" ? wait(answer) : answer))
+      })
+
+    const holdNow = (
+      fiber: Fiber.Fiber<unknown, unknown>,
+      accounts: ReadonlyArray<LeasedAccount>,
+      amounts: ReadonlyArray<number>,
+      into: Store.Hold | undefined
+    ): Store.Hold | "undecided" => {
+      check(accounts, amounts, into)
+      for (let i = 0; i < accounts.length; i++) {
+        if (accounts[i]!.queue.size > 0 || !accounts[i]!.leasable) return "undecided"
+      }
+      if (into instanceof DirectHold) return "undecided"
+      const hold = (into as LeasedHold | undefined) ?? new LeasedHold(accounts)
+      return take(hold, amounts, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()) ? hold : "undecided"
+    }
+
+    // -- settling -----------------------------------------------------------------------------------------------------
+
+    /** In memory, unless more was spent than the shares have. */
+    const settleNow = (
+      hold: LeasedHold,
+      cause: Store.Cause,
+      charges: ReadonlyArray<number>
+    ): ReadonlyArray<number> | undefined => {
+      hold.outcome = { cause, charges, overran: [] }
+      let over: Array<number> | undefined
+      for (let i = 0; i < hold.accounts.length; i++) {
+        const more = end(hold, i, charges[i]!)
+        if (more > 0) (over ??= charges.map(() => 0))[i] = more
+        const account = hold.accounts[i]!
+        if (account.closed.size > 0) finished(account)
+        if (account.queue.size > 0) wake(account)
+      }
+      return over
+    }
+
+    /** What was spent beyond the shares is charged at once, so that nobody is admitted before it is paid. */
+    const chargeOver = (hold: LeasedHold, over: ReadonlyArray<number>): Effect.Effect<Store.Outcome> => {
+      const accounts = hold.accounts.map(({ upstream }) => upstream)
+      const charged = Effect.flatMap(below({ accounts, amounts: over.map(() => 0) }), (empty) =>
+        store.settle(empty, "committed", over)
+      )
+      return Effect.match(charged, {
+        onSuccess: ({ overran }) => (hold.outcome = { ...hold.outcome!, overran }),
+        // With the share then, when the store is back.
+        onFailure: () => {
+          hold.accounts.forEach((account, i) => {
+            const share = hold.parts[i]!.at(-1)?.share
+            if (share === undefined || over[i] === 0) return
+            share.over += over[i]!
+            if (account.share === share) later(close(account))
+          })
+          return hold.outcome!
+        }
+      })
+    }
+
+    const settle = (
+      hold: Store.Hold,
+      cause: Store.Cause,
+      charges: ReadonlyArray<number> | undefined
+    ): Effect.Effect<Store.Outcome> =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          if (hold instanceof DirectHold) {
+            return Effect.tap(store.settle(hold.upstream, cause, charges), () => {
+              hold.accounts.forEach(wake)
+              return Effect.void
+            })
+          }
+          if (hold.outcome !== undefined) return Effect.succeed(hold.outcome)
+          const leased = hold as LeasedHold
+          const over = settleNow(leased, cause, charges ?? leased.held)
+          return over === undefined ? Effect.succeed(leased.outcome!) : chargeOver(leased, over)
+        })
+      )
+
+    const reduce = (hold: Store.Hold, amounts: ReadonlyArray<number>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        if (hold instanceof DirectHold) return store.reduce(hold.upstream, amounts)
+        const leased = hold as LeasedHold
+        leased.accounts.forEach((account, i) => {
+          for (const [share, amount] of giveBack(leased, i, amounts[i]!)) {
+            if (share.used > 0) later(store.reduce(share.hold, [amount]))
+          }
+          finished(account)
+          wake(account)
+        })
+        return Effect.void
+      })
+
+    // -- renewing -----------------------------------------------------------------------------------------------------
+
+    const renew = (account: LeasedAccount): Effect.Effect<void> =>
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          const wanted = account.taken
+          account.taken = account.comesBack ? (account.share?.used ?? 0) : 0
+          const closed = close(account)
+          // Who needed nothing keeps nothing.
+          return wanted === 0 ? closed : Effect.andThen(closed, Effect.ignore(draw(account, 0, wanted)))
+        })
+      )
+
+    const renewing: Effect.Effect<never> = Effect.flatMap(
+      Effect.andThen(
+        Effect.sleep(Duration.millis(renewEvery)),
+        Effect.suspend(() => Effect.forEach([...accounts], renew, { concurrency: "unbounded", discard: true }))
+      ),
+      () => renewing
+    )
+
+    yield* Effect.addFinalizer(() =>
+      Effect.andThen(
+        Effect.forEach([...accounts], close, { discard: true }),
+        Effect.suspend(() => Effect.forEach(work.splice(0), (effect) => effect, { discard: true }))
+      )
+    )
+    yield* Effect.forkScoped(worker)
+    yield* Effect.forkScoped(renewing)
+
+    const overlay = (account: LeasedAccount, snapshot: Store.Snapshot): Store.Snapshot => {
+      let [free, spent] = [account.share?.free ?? 0, account.share?.spent ?? 0]
+      for (const share of account.closed) spent += share.spent
+      const [first, ...rest] = snapshot.ledgers.map((ledger): Store.LedgerSnapshot => {
+        const returns = ledger.limit._tag === "Concurrency"
+        const mine = returns ? free + spent : free
+        return {
+          ...ledger,
+          available: ledger.available + mine,
+          held: ledger.held - free - spent,
+          spent: ledger.spent + (returns ? 0 : spent)
+        }
+      })
+      free = Math.min(first!.available, ...rest.map(({ available }) => available))
+      return {
+        ...snapshot,
+        ledgers: [first!, ...rest],
+        available: free,
+        waiters: account.queue.size,
+        charged: snapshot.charged + spent
+      }
+    }
+
+    return {
+      open: (definition) =>
+        Effect.gen(function* () {
+          const upstream = yield* store.open({ ...definition, enforcement: "reject" })
+          const account = new LeasedAccount(definition, upstream)
+          drawing.set(account, Semaphore.makeUnsafe(1))
+          accounts.add(account)
+          yield* Effect.addFinalizer(() => {
+            accounts.delete(account)
+            return close(account)
+          })
+          if (definition.enforcement === "throttle") {
+            // What comes back to the store below is told by its changes.
+            yield* Effect.forkScoped(Stream.runForEach(store.changes(upstream), () => Effect.sync(() => wake(account))))
+          }
+          return account
+        }),
+      hold: (request, restore) => hold(mine(request), restore),
+      tryHold: (request) =>
+        Effect.suspend(() => {
+          check(request.accounts, request.amounts, request.into)
+          return blocked(mine(request)) ? Effect.undefined : Effect.orElseSucceed(ask(mine(request)), () => undefined)
+        }),
+      charge: (request) =>
+        Effect.suspend(() => {
+          const { accounts, amounts } = mine(request)
+          const charged = store.charge({ ...request, accounts: accounts.map(({ upstream }) => upstream), amounts })
+          return Effect.catch(charged, () =>
+            Effect.andThen(Effect.forEach(accounts, close, { discard: true }), charged)
+          )
+        }),
+      reduce,
+      settle,
+      report: (hold, progress) => {
+        if (hold instanceof DirectHold) store.report?.(hold.upstream, progress)
+      },
+      // What is held here is told first, so that the change finds it in the books.
+      adjust: (changes) => {
+        const all = changes.map(([account]) => account as LeasedAccount)
+        return Effect.andThen(
+          Effect.forEach(all, close, { discard: true }),
+          Effect.tap(store.adjust(changes.map(([, change], i) => [all[i]!.upstream, change] as const)), () => {
+            all.forEach(wake)
+            return Effect.void
+          })
+        )
+      },
+      read: (accounts) => {
+        const all = accounts as ReadonlyArray<LeasedAccount>
+        return Effect.map(store.read(all.map(({ upstream }) => upstream)), (snapshots) =>
+          snapshots.map((snapshot, i) => overlay(all[i]!, snapshot))
+        )
+      },
+      changes: (account) => {
+        const leased = account as LeasedAccount
+        return Stream.map(store.changes(leased.upstream), (snapshot) => overlay(leased, snapshot))
+      },
+      direct: {
+        hold: (fiber, accounts, amounts, into) =>
+          holdNow(fiber, accounts as ReadonlyArray<LeasedAccount>, amounts, into),
+        settle: (_fiber, hold, cause, charges) => {
+          if (hold.outcome !== undefined) return hold.outcome
+          if (hold instanceof DirectHold) return "undecided"
+          const leased = hold as LeasedHold
+          const all = charges ?? leased.held
+          if (overruns(leased, all)) return "undecided"
+          settleNow(leased, cause, all)
+          return leased.outcome!
+        }
+      }
+    }
+  })
+
+const overruns = (hold: LeasedHold, charges: ReadonlyArray<number>): boolean => {
+  for (let i = 0; i < charges.length; i++) {
+    let held = 0
+    for (const part of hold.parts[i]!) held += part.amount
+    if (charges[i]! > held && !hold.accounts[i]!.comesBack) return true
+  }
+  return false
+}
+
+const millisOf = (name: string, input: Duration.Input): number => {
+  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  if (Number.isSafeInteger(millis) && millis >= 1) return millis
+  throw new RangeError(`BudgetStore: ${name} must be a whole number of milliseconds from 1, not ${millis}`)
+}

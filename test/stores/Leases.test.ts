@@ -1,0 +1,360 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { Budget, BudgetGuard, BudgetStore, Limit } from "../../src/index.ts"
+import { leasedStore } from "../../src/internal/leased/store.ts"
+import { sharedStore } from "../../src/internal/shared/store.ts"
+import { forSeedsEffect, make as makeRandom } from "../utils/random.ts"
+import { sweep } from "../utils/sweep.ts"
+import * as ReferenceBooks from "./referenceBooks.ts"
+
+class Tokens extends Budget.Service<Tokens>()("leases/Tokens") {}
+class Rows extends BudgetGuard.Service<Rows>()("leases/Rows") {}
+
+/** Everybody comes as far as they can without the clock, which then goes on, and again. */
+const adjust = (duration: Duration.Input) => Effect.andThen(turns, Effect.andThen(TestClock.adjust(duration), turns))
+
+const turns = Effect.repeat(Effect.yieldNow, { times: 200 })
+
+/** A process that leases its shares of these books; several can share them. */
+const leased = (books: ReferenceBooks.ReferenceBooks, options: BudgetStore.LeaseOptions = {}) =>
+  Layer.effect(
+    BudgetStore.BudgetStore,
+    Effect.flatMap(sharedStore(books, {}), (store) => leasedStore(store, options))
+  )
+
+const processOver = (
+  books: ReferenceBooks.ReferenceBooks,
+  budget: Budget.Options = { limit: Limit.capacity(1_000) },
+  options: BudgetStore.LeaseOptions = {}
+) =>
+  Effect.map(
+    Layer.build(Layer.provide(Tokens.layerStore({ name: "tokens", ...budget }), leased(books, options))),
+    (context) => Context.get(context, Tokens)
+  )
+
+const booksOf = (books: ReferenceBooks.ReferenceBooks) => {
+  const { available, granted, held, spent } = books.records.budgets.get("tokens")!.ledgers[0]!
+  assert.strictEqual(available + held + spent, granted)
+  return { available, held, spent }
+}
+
+const times = (n: number, effect: Effect.Effect<unknown, unknown>) =>
+  Effect.forEach(Array.from({ length: n }), () => effect, { discard: true })
+
+describe("a share", () => {
+  it.effect("is spent without a question to the store below, and reported at the renewal", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      yield* times(
+        100,
+        tokens.withReservation(2, (reservation) => reservation.commit(1))
+      )
+      // Twice as much each time.
+      assert.isAtMost(books.calls.hold, 8)
+      assert.strictEqual(books.calls.settle, 0)
+      assert.strictEqual(yield* tokens.available, 900)
+      yield* adjust("5 seconds")
+      assert.strictEqual(booksOf(books).spent, 100)
+      const asked = books.calls.hold
+      yield* times(
+        100,
+        tokens.withReservation(2, (reservation) => reservation.commit(1))
+      )
+      assert.strictEqual(books.calls.hold, asked)
+    })
+  )
+
+  it.effect("goes back when nothing is needed, and with the scope", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const scope = yield* Scope.make()
+      const tokens = yield* Scope.provide(processOver(books), scope)
+      yield* times(
+        10,
+        tokens.withReservation(10, () => Effect.void)
+      )
+      yield* adjust("5 seconds")
+      assert.isAbove(booksOf(books).held, 0)
+      yield* adjust("5 seconds")
+      assert.deepStrictEqual(booksOf(books), { available: 900, held: 0, spent: 100 })
+      yield* tokens.withReservation(10, () => Effect.void)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(booksOf(books), { available: 890, held: 0, spent: 110 })
+    })
+  )
+
+  it.effect("gives back what is free while a reservation is out for long", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      yield* times(
+        20,
+        tokens.withReservation(10, (reservation) => reservation.commit(0))
+      )
+      const end = yield* Deferred.make<void>()
+      const fiber = yield* Effect.forkChild(
+        tokens.withReservation(10, (reservation) => Effect.andThen(Deferred.await(end), reservation.commit(4)))
+      )
+      yield* adjust("1 minute")
+      assert.deepStrictEqual(booksOf(books), { available: 990, held: 10, spent: 0 })
+      yield* Deferred.succeed(end, undefined)
+      yield* Fiber.join(fiber)
+      yield* adjust("1 millis")
+      assert.deepStrictEqual(booksOf(books), { available: 996, held: 0, spent: 4 })
+    })
+  )
+
+  it.effect("is not what stands in the way of its own process", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books, { limit: Limit.capacity(100) })
+      yield* times(
+        6,
+        tokens.withReservation(10, () => Effect.void)
+      )
+      // All that is left, whatever part of it is in the share.
+      yield* tokens.withReservation(40, () => Effect.void)
+      const error = yield* Effect.flip(Effect.scoped(tokens.reserve(1)))
+      assert.deepStrictEqual([error._tag, error.requested], ["BudgetExceeded", 1])
+    })
+  )
+
+  it.effect("of somebody else is waited for", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const budget: Budget.Options = { limit: Limit.capacity(100), enforcement: "throttle" }
+      const one = yield* processOver(books, budget)
+      const other = yield* processOver(books, budget)
+      yield* times(
+        7,
+        one.withReservation(10, (reservation) => reservation.commit(1))
+      )
+      const waiting = yield* Effect.forkChild(other.withReservation(93, () => Effect.void))
+      yield* adjust("11 seconds")
+      yield* Fiber.join(waiting)
+    })
+  )
+
+  it.effect("that is spent beyond is a debt of the books at once", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books, { limit: Limit.capacity(100) })
+      const other = yield* processOver(books, { limit: Limit.capacity(100) })
+      const settlement = yield* tokens.withReservation(80, (reservation) => reservation.commit(130))
+      assert.deepStrictEqual([settlement.overage, settlement.overran], [50, ["tokens"]])
+      assert.isTrue(Option.isNone(yield* Effect.scoped(other.tryReserve(1))))
+      assert.strictEqual(yield* other.available, -30)
+    })
+  )
+
+  it.effect("is not taken from by a process that was paused for too long", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const slots = yield* processOver(books, { limit: Limit.concurrency(10) }, { renewEvery: "10 seconds" })
+      yield* times(
+        5,
+        slots.withReservation(2, () => Effect.void)
+      )
+      // The process stands still: no timer fires, and then its clock is beyond all of them at once.
+      const held = booksOf(books).held
+      assert.isAbove(held, 0)
+      books.fault = () => "away"
+      yield* TestClock.setTime(61_000)
+      books.fault = undefined
+      const other = yield* processOver(books, { limit: Limit.concurrency(10) })
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* other.reserve(10)
+          assert.isTrue(Option.isNone(yield* Effect.scoped(slots.tryReserve(1))))
+        })
+      )
+    })
+  )
+
+  it.effect("is not longer than its hold lives", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const exit = yield* Effect.exit(processOver(books, undefined, { renewEvery: "30 seconds" }))
+      assert.isTrue(Exit.isFailure(exit))
+    })
+  )
+})
+
+describe("a process that is killed", () => {
+  const killed = (limit: Limit.Limit) =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const dead = yield* Scope.make()
+      const tokens = yield* Scope.provide(processOver(books, { limit }), dead)
+      yield* times(
+        10,
+        tokens.withReservation(10, (reservation) => reservation.commit(10))
+      )
+      yield* adjust("5 seconds")
+      yield* tokens.withReservation(10, (reservation) => reservation.commit(3))
+      const { held, spent } = booksOf(books)
+      books.fault = () => "away"
+      yield* adjust("2 minutes")
+      books.fault = undefined
+      const other = yield* processOver(books, { limit })
+      const snapshot = yield* other.snapshot
+      return { held, spent, snapshot }
+    })
+
+  it.effect("has spent its share of a capacity: no more than it needed for one renewal", () =>
+    Effect.gen(function* () {
+      const { held, snapshot, spent } = yield* killed(Limit.capacity(1_000))
+      assert.isAtMost(held, 100)
+      assert.strictEqual(snapshot.available, 1_000 - spent - held)
+      assert.strictEqual(snapshot.ledgers[0].held, 0)
+    })
+  )
+
+  it.effect("refills a rate, and gives slots back", () =>
+    Effect.gen(function* () {
+      const rate = yield* killed(Limit.rate({ amount: 1_000, per: "1 minute" }))
+      assert.strictEqual(rate.snapshot.available, 1_000)
+      const slots = yield* killed(Limit.concurrency(1_000))
+      assert.strictEqual(slots.snapshot.available, 1_000)
+    })
+  )
+})
+
+describe("several processes", () => {
+  it.effect("never have more out than the limit, whatever they do", () =>
+    forSeedsEffect(30, (seed) =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const random = makeRandom(seed)
+          const capacity = random.int(10, 300)
+          const slots = random.chance(0.3)
+          const limit = slots ? Limit.concurrency(capacity) : Limit.capacity(capacity)
+          const books = yield* ReferenceBooks.make()
+          const processes = yield* Effect.forEach([0, 1, 2], () =>
+            processOver(
+              books,
+              { limit, enforcement: random.pick(["reject", "throttle"]) },
+              { renewEvery: Duration.millis(random.int(10, 2_000)) }
+            )
+          )
+          let [out, spent] = [0, 0]
+          const one = (budget: Budget.Budget) =>
+            Effect.suspend(() => {
+              const amount = random.int(0, 40)
+              const actual = random.int(0, amount)
+              const commits = random.chance(0.5)
+              return Effect.exit(
+                budget.withReservation(
+                  amount,
+                  (reservation) =>
+                    Effect.gen(function* () {
+                      out += amount
+                      assert.isAtMost(out + (slots ? 0 : spent), capacity)
+                      yield* Effect.ensuring(
+                        Effect.sleep(Duration.millis(random.int(0, 3_000))),
+                        Effect.sync(() => {
+                          out -= amount
+                          if (commits) spent += actual
+                        })
+                      )
+                      return yield* commits ? reservation.commit(actual) : Effect.fail("no")
+                    }).pipe(Effect.uninterruptible),
+                  { timeout: Duration.millis(random.int(0, 5_000)) }
+                )
+              )
+            })
+          const fibers = yield* Effect.forEach(processes, (budget) =>
+            Effect.forkChild(
+              Effect.forEach(
+                Array.from({ length: 30 }),
+                () => Effect.andThen(Effect.sleep(Duration.millis(random.int(0, 200))), one(budget)),
+                { concurrency: 4, discard: true }
+              )
+            )
+          )
+          // As long as anybody is at work: every wait ends by itself.
+          while (fibers.some((fiber) => fiber.pollUnsafe() === undefined)) {
+            yield* Effect.repeat(Effect.yieldNow, { times: 20 })
+            yield* TestClock.adjust("500 millis")
+          }
+          yield* adjust("10 seconds")
+          for (const fiber of fibers) {
+            const exit = yield* Fiber.await(fiber)
+            assert.isTrue(Exit.isSuccess(exit))
+          }
+          const total = yield* processes[0]!.snapshot
+          assert.deepStrictEqual(
+            [total.ledgers[0].held, total.ledgers[0].spent, total.charged],
+            [0, slots ? 0 : spent, slots ? total.charged : spent]
+          )
+        })
+      )
+    )
+  )
+})
+
+describe("interruption at every point of a lease", () => {
+  const cases: ReadonlyArray<readonly [string, (tokens: Budget.Budget) => Effect.Effect<unknown, unknown>]> = [
+    ["withReservation", (tokens) => tokens.withReservation(10, () => Effect.yieldNow)],
+    ["overage", (tokens) => tokens.withReservation(10, (reservation) => reservation.commit(50))],
+    ["extend", (tokens) => tokens.withReservation(10, (reservation) => reservation.extend(5))],
+    ["reserveUpTo", (tokens) => Effect.scoped(Effect.andThen(tokens.reserveUpTo(5, 20), Effect.yieldNow))],
+    [
+      "a wait",
+      (tokens) =>
+        tokens.withReservation(60, () =>
+          Effect.andThen(Effect.forkChild(tokens.withReservation(60, () => Effect.void)), (fiber) =>
+            Effect.andThen(Effect.yieldNow, Fiber.interrupt(fiber))
+          )
+        )
+    ]
+  ]
+  for (const [name, program] of cases) {
+    it.effect(`${name} leaves no hold`, () =>
+      Effect.gen(function* () {
+        const { interrupted, problems } = yield* sweep(
+          Effect.gen(function* () {
+            const books = yield* ReferenceBooks.make()
+            const scope = yield* Scope.make()
+            const tokens = yield* Scope.provide(
+              processOver(books, { limit: Limit.capacity(100), enforcement: "throttle" }),
+              scope
+            )
+            return {
+              program: program(tokens),
+              problem: Effect.gen(function* () {
+                for (let i = 0; i < 50; i++) yield* Effect.yieldNow
+                yield* Scope.close(scope, Exit.void)
+                const { held, spent } = booksOf(books)
+                return held === 0 && spent <= 60 ? undefined : `held ${held}, spent ${spent}`
+              })
+            }
+          }),
+          { mostOperations: 20 }
+        )
+        assert.deepStrictEqual(problems, [])
+        assert.isAbove(interrupted, 20)
+      })
+    )
+  }
+})
+
+describe("a guard over leases", () => {
+  it.effect("takes and gives back in memory", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(
+        Layer.provide(Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }), leased(books))
+      )
+      const rows = Context.get(context, Rows)
+      for (let i = 0; i < 10; i++) assert.isTrue(yield* rows.tryReserve(10))
+      assert.isFalse(yield* rows.tryReserve(1))
+      yield* adjust("12 seconds")
+      yield* rows.release(45)
+      assert.strictEqual(yield* rows.available, 45)
+      assert.isTrue(yield* rows.tryReserve(45))
+    })
+  )
+})
