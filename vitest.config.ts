@@ -5,7 +5,10 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^effect-budget$/, replacement: fileURLToPath(new URL("./src/index.ts", import.meta.url)) },
-      { find: /^effect-budget\/ai$/, replacement: fileURLToPath(new URL("./src/ai/index.ts", import.meta.url)) }
+      {
+        find: /^effect-budget\/(ai|redis|sql)$/,
+        replacement: fileURLToPath(new URL("./src/$1/index.ts", import.meta.url))
+      }
     ]
   },
   test: {

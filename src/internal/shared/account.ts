@@ -24,7 +24,7 @@ export class SharedAccount implements Store.Account {
 }
 
 export class SharedHold implements Store.Hold {
-  readonly id: string = crypto.randomUUID()
+  readonly id: string
   readonly accounts: ReadonlyArray<SharedAccount>
   readonly held: Array<number>
   readonly onExpiry: "progress" | "hold"
@@ -43,11 +43,13 @@ export class SharedHold implements Store.Hold {
   owed: ReadonlyArray<number> | undefined = undefined
 
   constructor(
+    id: string,
     accounts: ReadonlyArray<SharedAccount>,
     amounts: ReadonlyArray<number>,
     onExpiry: "progress" | "hold",
     local: boolean
   ) {
+    this.id = id
     this.accounts = accounts
     this.held = [...amounts]
     this.onExpiry = onExpiry

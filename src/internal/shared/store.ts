@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { SecureRandom } from "effect/crypto"
 import { BudgetExceeded, type FailedReservation, StoreUnavailable } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
@@ -39,6 +40,10 @@ export const sharedStore = (
     const { expiresAfter, pollInterval } = settings
     const accounts = new Map<string, Set<SharedAccount>>()
     const open = new Set<SharedHold>()
+    // No two stores have the same, whatever processes and machines they are in.
+    const store = SecureRandom.uuidV4Unsafe()
+    let ids = 0
+    const newId = () => `${store}:${(ids++).toString(36)}`
     const locals = new Map<string, SharedHold>()
 
     // -- opening ------------------------------------------------------------------------------------------------------
@@ -149,7 +154,13 @@ export const sharedStore = (
       request.into === undefined ? askNew(request) : askMore(request, request.into as SharedHold)
 
     const askNew = (request: SharedRequest): Effect.Effect<Asked> => {
-      const hold = new SharedHold(request.accounts, request.amounts, request.onExpiry ?? settings.onExpiry, false)
+      const hold = new SharedHold(
+        newId(),
+        request.accounts,
+        request.amounts,
+        request.onExpiry ?? settings.onExpiry,
+        false
+      )
       const step = books.hold({
         id: hold.id,
         step: 0,
@@ -291,7 +302,7 @@ export const sharedStore = (
       const { accounts, amounts } = request
       if (request.into !== undefined) return undefined
       if (accounts.some(({ allowed }, i) => allowed + amounts[i]! > settings.allowWithin)) return undefined
-      const hold = new SharedHold(accounts, amounts, settings.onExpiry, true)
+      const hold = new SharedHold(newId(), accounts, amounts, settings.onExpiry, true)
       accounts.forEach((account, i) => {
         account.allowed += amounts[i]!
       })
@@ -372,7 +383,7 @@ export const sharedStore = (
       Effect.uninterruptible(
         Effect.suspend(() => {
           check(request.accounts, request.amounts, undefined)
-          const id = crypto.randomUUID()
+          const id = newId()
           const entries = request.accounts.map(({ name }, i) => ({ budget: name, amount: request.amounts[i]! }))
           return Effect.matchEffect(reopening(request.accounts, books.charge({ id, entries })), {
             onSuccess: (answer): Effect.Effect<void, BudgetExceeded> =>
