@@ -2,6 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Budget, BudgetGuard, BudgetStore, Limit } from "../../src/index.ts"
+import { LeasedAccount, LeasedHold, Share } from "../../src/internal/leased/account.ts"
+import { lack, take } from "../../src/internal/leased/shares.ts"
 import { leasedStore } from "../../src/internal/leased/store.ts"
 import { sharedStore } from "../../src/internal/shared/store.ts"
 import { forSeedsEffect, make as makeRandom } from "../utils/random.ts"
@@ -89,10 +91,13 @@ describe("a share", () => {
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
       const tokens = yield* processOver(books)
-      yield* times(
-        20,
-        tokens.withReservation(10, (reservation) => reservation.commit(0))
+      yield* Effect.all(
+        Array.from({ length: 20 }, () =>
+          tokens.withReservation(10, (reservation) => Effect.andThen(Effect.yieldNow, reservation.commit(0)))
+        ),
+        { concurrency: "unbounded" }
       )
+      assert.isAbove(booksOf(books).held, 10)
       const end = yield* Deferred.make<void>()
       const fiber = yield* Effect.forkChild(
         tokens.withReservation(10, (reservation) => Effect.andThen(Deferred.await(end), reservation.commit(4)))
@@ -118,6 +123,38 @@ describe("a share", () => {
       yield* tokens.withReservation(40, () => Effect.void)
       const error = yield* Effect.flip(Effect.scoped(tokens.reserve(1)))
       assert.deepStrictEqual([error._tag, error.requested], ["BudgetExceeded", 1])
+    })
+  )
+
+  it.effect("is not in the way of what is asked of the store below either", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books, { limit: Limit.capacity(100) })
+      yield* times(
+        3,
+        tokens.withReservation(10, (reservation) => reservation.commit(1))
+      )
+      assert.strictEqual(yield* Effect.scoped(Effect.map(tokens.reserveUpTo(97, 100), ({ amount }) => amount)), 97)
+    })
+  )
+
+  it.effect("wakes who waits in its own process at once", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make({ silent: true })
+      const slots = yield* processOver(
+        books,
+        { limit: Limit.concurrency(10), enforcement: "throttle" },
+        { renewEvery: "20 seconds", pollInterval: "1 hour" }
+      )
+      const end = yield* Deferred.make<void>()
+      const holder = yield* Effect.forkChild(slots.withReservation(10, () => Deferred.await(end)))
+      yield* adjust("1 second")
+      const waiting = yield* Effect.forkChild(slots.withReservation(10, () => Effect.void))
+      yield* adjust("1 second")
+      yield* Deferred.succeed(end, undefined)
+      yield* turns
+      assert.isDefined(holder.pollUnsafe())
+      assert.isDefined(waiting.pollUnsafe())
     })
   )
 
@@ -180,6 +217,25 @@ describe("a share", () => {
       assert.isTrue(Exit.isFailure(exit))
     })
   )
+})
+
+it("a share is good until its time, and not from then on", () => {
+  const account = new LeasedAccount(
+    {
+      name: "tokens",
+      limits: [Limit.concurrency(10)],
+      enforcement: "reject",
+      order: "fifo",
+      maxQueued: undefined,
+      timeout: undefined
+    },
+    { name: "tokens" }
+  )
+  account.share = new Share({ held: [10], outcome: undefined }, 1_000)
+  account.share.free = 10
+  assert.deepStrictEqual([lack(account, 4, 999), lack(account, 14, 999), lack(account, 4, 1_000)], [0, 4, 4])
+  assert.isFalse(take(new LeasedHold([account]), [4], 1_000))
+  assert.isTrue(take(new LeasedHold([account]), [4], 999))
 })
 
 describe("a process that is killed", () => {

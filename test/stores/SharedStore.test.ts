@@ -147,6 +147,25 @@ describe("a hold whose process is gone", () => {
     })
   )
 
+  it.effect("is not charged less for a settlement that comes late with less", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const one = yield* processOver(books, { onExpiry: "hold" })
+      const paused = yield* Deferred.make<void>()
+      const fiber = yield* Effect.forkChild(
+        one.withReservation(70, (reservation) => Effect.andThen(Deferred.await(paused), reservation.commit(50)))
+      )
+      yield* adjust("1 second")
+      books.fault = (operation) => (operation === "renew" ? "away" : undefined)
+      yield* adjust("2 minutes")
+      assert.strictEqual(yield* one.available, 30)
+      yield* Deferred.succeed(paused, undefined)
+      assert.strictEqual((yield* Fiber.join(fiber)).charged, 70)
+      assert.deepStrictEqual(booksOf(books), { available: 30, held: 0, spent: 70 })
+      assert.strictEqual((yield* one.snapshot).charged, 70)
+    })
+  )
+
   it.effect("of a guard is charged, and the guard goes on with a new one", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
@@ -178,7 +197,12 @@ describe("a store that is away", () => {
       Effect.gen(function* () {
         const books = yield* ReferenceBooks.make()
         const tokens = yield* processOver(books)
-        const settled: Array<string> = []
+        const settled: Array<number> = []
+        const { settle } = books
+        books.settle = (request) =>
+          Effect.tap(settle(request), () =>
+            Effect.sync(() => settled.push(...request.charges!.filter((amount) => amount > 0)))
+          )
         const scope = yield* Scope.make()
         const first = yield* Scope.provide(tokens.reserve(10), scope)
         const second = yield* Scope.provide(tokens.reserve(10), scope)
@@ -190,11 +214,9 @@ describe("a store that is away", () => {
         assert.deepStrictEqual([settlement.cause, settlement.charged, settlement.refunded], ["committed", 8, 2])
         yield* second.commit(15)
         yield* Scope.close(scope, Exit.void)
-        books.fault = (operation) => {
-          if (operation === "settle") settled.push(operation)
-          return undefined
-        }
+        books.fault = undefined
         yield* adjust("5 seconds")
+        assert.deepStrictEqual(settled, [8, 15])
         assert.deepStrictEqual(booksOf(books), { available: 77, held: 0, spent: 23 })
         yield* Effect.scoped(tokens.reserve(5))
       })
@@ -391,6 +413,28 @@ describe("waiting for shared books", () => {
       yield* adjust("1 second")
       yield* Effect.forEach(waiters, Fiber.join)
       assert.deepStrictEqual(booksOf(books), { available: 1, held: 0, spent: 0 })
+    })
+  )
+
+  it.effect("who leaves the queue lets the next one ask at once", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make({ silent: true })
+      const tokens = yield* processOver(
+        books,
+        { pollInterval: "1 hour" },
+        { limit: Limit.concurrency(10), enforcement: "throttle" }
+      )
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* tokens.reserve(5)
+          const first = yield* Effect.forkChild(Effect.flip(Effect.scoped(tokens.reserve(10, { timeout: "1 minute" }))))
+          yield* adjust("1 second")
+          const second = yield* Effect.forkChild(tokens.withReservation(5, () => Effect.void))
+          yield* adjust("1 minute")
+          assert.isDefined(first.pollUnsafe())
+          assert.isDefined(second.pollUnsafe())
+        })
+      )
     })
   )
 

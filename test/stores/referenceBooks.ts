@@ -9,7 +9,9 @@ import * as Steps from "../../src/internal/shared/steps.ts"
 
 export type Operation = Exclude<keyof SharedBooks, "freed">
 
-export interface ReferenceBooks extends SharedBooks {
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+export interface ReferenceBooks extends Mutable<SharedBooks> {
   readonly records: Steps.Records
   /** How often each operation was asked. */
   readonly calls: Record<Operation, number>

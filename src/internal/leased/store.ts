@@ -340,12 +340,8 @@ export const leasedStore = (
       () => renewing
     )
 
-    yield* Effect.addFinalizer(() =>
-      Effect.andThen(
-        Effect.forEach([...accounts], close, { discard: true }),
-        Effect.suspend(() => Effect.forEach(work.splice(0), (effect) => effect, { discard: true }))
-      )
-    )
+    // By then, the budgets have ended and with them their shares.
+    yield* Effect.addFinalizer(() => Effect.forEach(work.splice(0), (effect) => effect, { discard: true }))
     yield* Effect.forkScoped(worker)
     yield* Effect.forkScoped(renewing)
 
