@@ -11,6 +11,7 @@ import { budgetSuite } from "./cases/budget.ts"
 import { denialSuite } from "./cases/denial.ts"
 import { guardSuite } from "./cases/guard.ts"
 import { queueSuite } from "./cases/queue.ts"
+import { quotaSuite } from "./cases/quota.ts"
 import { transactionSuite } from "./cases/transaction.ts"
 import { makeYardsticks } from "./cases/yardsticks.ts"
 import { type Case, emptyLoop, measure, ratio, type Samples, type Settings, spread, type Suite } from "./harness.ts"
@@ -41,6 +42,7 @@ const makeSuites = Effect.gen(function* () {
       yield* guardSuite(yardsticks),
       yield* budgetSuite(yardsticks),
       yield* denialSuite,
+      yield* quotaSuite,
       yield* transactionSuite(yardsticks)
     ],
     waiting: [yield* queueSuite]

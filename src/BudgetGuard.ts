@@ -60,9 +60,12 @@ export const make = (
     // All that is out through the pair is one hold, which grows and shrinks.
     const ask = store.tryHold({ accounts, amounts: [0], onExpiry: "hold" })
     let pair = yield* ask
-    // What is still out then was used.
-    yield* Effect.addFinalizer(() => (pair === undefined ? Effect.void : store.settle(pair, "succeeded", undefined)))
     const { direct } = store
+    // What is still out then was used. Where nothing is out, only a store that others share has something to forget.
+    yield* Effect.addFinalizer(() => {
+      if (pair === undefined || (pair.held[0] === 0 && direct !== undefined)) return Effect.void
+      return store.settle(pair, pair.held[0] === 0 ? "released" : "succeeded", undefined)
+    })
     /** Taken, and then charged by a store that took this process for dead: there is nothing to give back any more. */
     let charged = 0
     const released = (cost: number): ReadonlyArray<number> => {
@@ -102,12 +105,12 @@ export const make = (
           return add(cost)
         }),
       release: (cost = 1) =>
-        direct === undefined
+        direct?.reduce === undefined
           ? Effect.suspend(() => {
               const amounts = released(cost)
               return pair === undefined ? Effect.void : store.reduce(pair, amounts)
             })
-          : Effect.withFiberSucceed((fiber) => direct.reduce(fiber, pair!, released(cost))),
+          : Effect.withFiberSucceed((fiber) => direct.reduce!(fiber, pair!, released(cost))),
       capacity: Effect.map(common.snapshot, ({ ledgers }) =>
         Math.min(...ledgers.map(({ limit }) => Limit.maximum(limit)))
       ),

@@ -4,15 +4,18 @@
  */
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
+import { type LeaseOptions, leasedStore } from "./internal/leased/store.ts"
 import { memory } from "./internal/memory/store.ts"
 import type { Share } from "./internal/quota/share.ts"
 import type { Limit } from "./Limit.ts"
+
+export type { LeaseOptions } from "./internal/leased/store.ts"
 
 /** What happens when the limits say no: fail at once, wait for one's turn, or end the fiber with a defect. */
 export type Enforcement = "reject" | "throttle" | "terminate"
@@ -138,13 +141,14 @@ export interface Direct {
     into: Hold | undefined,
     share?: Share | undefined
   ) => Hold | "denied" | "undecided"
-  readonly reduce: (fiber: Fiber.Fiber<unknown, unknown>, hold: Hold, amounts: ReadonlyArray<number>) => void
+  readonly reduce?: (fiber: Fiber.Fiber<unknown, unknown>, hold: Hold, amounts: ReadonlyArray<number>) => void
+  /** `undecided` when it takes more than that: `settle` does it then. */
   readonly settle: (
     fiber: Fiber.Fiber<unknown, unknown>,
     hold: Hold,
     cause: Cause,
     charges: ReadonlyArray<number> | undefined
-  ) => Outcome
+  ) => Outcome | "undecided"
 }
 
 /** What named quotas ask of a store, each in one synchronous step. */
@@ -197,6 +201,8 @@ export class BudgetStore extends Context.Service<
     readonly read: (accounts: ReadonlyArray<Account>) => Effect.Effect<ReadonlyArray<Snapshot>>
     /** The snapshot now, and after every change of the books or of the queue; changes that come together are told once. */
     readonly changes: (account: Account) => Stream.Stream<Snapshot>
+    /** How long a hold stays when its process is gone, in milliseconds, in a store where it can be. */
+    readonly expiresAfter?: number | undefined
     /** The same without the detour of an effect, for a store that can answer at once. */
     readonly direct?: Direct | undefined
     /** Absent from a store that keeps no named quotas. */
@@ -205,4 +211,23 @@ export class BudgetStore extends Context.Service<
 >()("effect-budget/BudgetStore") {
   /** Books in this process, in `TxRef`s. What `layer` of every face uses. */
   static readonly layerMemory: Layer.Layer<BudgetStore> = Layer.sync(BudgetStore, () => memory)
+
+  /**
+   * Leases in front of the `BudgetStore` of the context, one that many processes share: this process takes a share of each budget
+   * in bulk, sized by what it needed lately, and spends from it at memory speed. Every `renewEvery` it reports what was spent, and
+   * gives back what it does not need; at the end of its scope, all of the rest. The shares are holds in the store below, so their
+   * sum never passes the limit.
+   *
+   * - What a process that is killed had of its shares counts as spent (a capacity), refills (a rate) or comes back (slots) when it
+   *   expires: no more than it needed for one renewal.
+   * - Another process can be denied while a share has something left: for as long as a renewal.
+   * - A budget with a window is not leased, since a window belongs to the clock of the store: it is asked for each time. So is what
+   *   `reserveUpTo` and `record` ask.
+   * - `settled` of a snapshot counts what was settled in the store below, which are shares.
+   */
+  static readonly layerLeased = (options: LeaseOptions = {}): Layer.Layer<BudgetStore, never, BudgetStore> =>
+    Layer.effect(
+      BudgetStore,
+      Effect.flatMap(BudgetStore, (store) => leasedStore(store, options))
+    )
 }

@@ -23,7 +23,7 @@ export interface Ledger {
   readonly spent: number
   /** Counts the windows of a window limit, and the resets of any limit that can be spent. */
   readonly epoch: number
-  /** When a rate was last refilled, or when the current window began, in milliseconds. */
+  /** When a rate was last refilled, or when the current window (or period of a rate by interval) began, in milliseconds. */
   readonly at: number
   /** What a rate has earned beyond whole units, in units of `1 / flow.millis`. */
   readonly carry: number
@@ -59,8 +59,13 @@ export const refill = (self: Ledger, now: number): Ledger => {
   const isRate = self.limit._tag === "Rate"
   if (now < self.at) {
     if (catchesUp(self, self.flow, now)) return self
+    if (isInterval(self.limit)) {
+      const { millis } = self.flow
+      return move(self, { at: self.at - Math.ceil((self.at - now) / millis) * millis })
+    }
     return move(self, { at: isRate ? now : windowStart(self.flow, now) })
   }
+  if (isInterval(self.limit)) return dropIn(self, self.flow, now)
   if (isRate) return flowIn(self, self.flow, now)
   return now - self.at < self.flow.millis ? self : { ...make(self.limit, now), epoch: self.epoch + 1 }
 }
@@ -87,6 +92,18 @@ const flowIn = (self: Ledger, flow: Limit.Flow, now: number): Ledger => {
   const available = toAmount(BigInt(self.available) + exact / BigInt(flow.millis))
   return fillTo(self, available, now, Number(exact % BigInt(flow.millis)))
 }
+
+/** The whole periods that have passed, also while the bucket is full. */
+const dropIn = (self: Ledger, { millis, units }: Limit.Flow, now: number): Ledger => {
+  const periods = Math.floor((now - self.at) / millis)
+  if (periods === 0) return self
+  const gained = periods * units
+  const level =
+    gained <= MAX ? self.available + gained : toAmount(BigInt(self.available) + BigInt(periods) * BigInt(units))
+  return fillTo(self, level, self.at + periods * millis, 0)
+}
+
+const isInterval = (limit: Limit.Limit): boolean => limit._tag === "Rate" && limit.refill === "interval"
 
 /**
  * A bucket with this much in it, as far as it has room; a full one earns nothing, not even a part of a unit. What was spent
@@ -133,8 +150,13 @@ export const retryAfter = (self: Ledger, amount: number, now: number): number | 
     return amount <= self.limit.amount ? self.at + self.flow.millis - now : undefined
   }
   const { millis, units } = self.flow
-  const behind = Math.max(0, self.at - now)
   const missing = amount - self.available
+  if (isInterval(self.limit)) {
+    const periods = Math.ceil(missing / units)
+    const wait = periods * millis
+    return wait <= MAX ? self.at - now + wait : toAmount(BigInt(self.at - now) + BigInt(periods) * BigInt(millis))
+  }
+  const behind = Math.max(0, self.at - now)
   const product = missing * millis - self.carry
   if (product <= MAX) return behind + Math.ceil(product / units)
   const exact = BigInt(missing) * BigInt(millis) - BigInt(self.carry)
@@ -205,7 +227,8 @@ const latest = (self: Ledger, now: number): number => (self.flow === undefined ?
 /**
  * Changes the limit and keeps what was spent and what is held. Within one kind of limit, the difference is added to or taken
  * from what is available at once (so a rate that is lowered owes what was spent above the new burst, and raising it again gives
- * nothing for free). After a change of kind, what was spent counts only against a limit that never refills.
+ * nothing for free). A rate by interval keeps the part of its period that has passed, as the same part of the new one; by
+ * going over from whole periods to a continuous flow or back, a rate starts anew to earn. After a change of kind, what was spent counts only against a limit that never refills.
  * Expects books brought up to `now`.
  */
 export const setLimit = (self: Ledger, limit: Limit.Limit, now: number): Ledger => {
@@ -222,12 +245,19 @@ export const setLimit = (self: Ledger, limit: Limit.Limit, now: number): Ledger 
   }
   const difference = Limit.maximum(limit) - Limit.maximum(self.limit)
   if (limit._tag === "Rate") {
+    const earned = { ...fresh, spent: self.spent }
+    if (isInterval(limit) !== isInterval(self.limit)) return fillTo(earned, self.available + difference, fresh.at, 0)
+    if (isInterval(limit)) return fillTo(earned, self.available + difference, periodStart(self, fresh.flow!, now), 0)
     const carry = Number((BigInt(self.carry) * BigInt(fresh.flow!.millis)) / BigInt(self.flow!.millis))
-    return fillTo({ ...fresh, spent: self.spent }, self.available + difference, self.at, carry)
+    return fillTo(earned, self.available + difference, self.at, carry)
   }
   const granted = Math.min(self.granted + difference, MAX)
   return { ...fresh, granted, available: granted - held - self.spent, spent: self.spent }
 }
+
+/** When a period of this length would have begun that is over by the same part now. */
+const periodStart = (self: Ledger, { millis }: Limit.Flow, now: number): number =>
+  now <= self.at ? self.at : now - Number((BigInt(now - self.at) * BigInt(millis)) / BigInt(self.flow!.millis))
 
 /** What is owed before anything but 0 is admitted again. */
 export const debt = (self: Ledger): number => Math.max(0, -self.available)

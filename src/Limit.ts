@@ -18,13 +18,16 @@ export const Capacity = Schema.TaggedStruct("Capacity", { amount: Amount })
 
 /**
  * A token bucket: `amount` flows in continuously per `per`, up to `burst`. It starts full. What is settled stays spent;
- * a refund goes back to the bucket as far as it has room.
+ * a refund goes back to the bucket as far as it has room. With `refill: "interval"`, the `amount` comes at once when a whole
+ * `per` has passed; the periods follow each other from when the books were opened (or reset), also while the bucket is full.
  */
 export interface Rate extends Schema.Schema.Type<typeof Rate> {}
 export const Rate = Schema.TaggedStruct("Rate", {
   amount: Amount,
   per: Schema.DurationFromMillis,
-  burst: Amount
+  burst: Amount,
+  /** Default `continuous`. */
+  refill: Schema.optionalKey(Schema.Literals(["continuous", "interval"]))
 })
 
 /**
@@ -57,17 +60,19 @@ export const capacity = (amount: number): Capacity => ({ _tag: "Capacity", amoun
  * `amount` units per `per`, up to `burst` at once (default `amount`).
  *
  * Bounds: `amount` and `burst` from 1 to 2^53 - 1; `per` finite and above 0. With a `per` that is not whole milliseconds, the
- * `amount` is at most 9,007,199,254, so that refills stay exact.
+ * `amount` is at most 9,007,199,254, so that refills stay exact; with `refill: "interval"` it is whole milliseconds.
  */
 export const rate = (options: {
   readonly amount: number
   readonly per: Duration.Input
   readonly burst?: number | undefined
+  readonly refill?: "continuous" | "interval" | undefined
 }): Rate => ({
   _tag: "Rate",
   amount: options.amount,
   per: Duration.fromInputUnsafe(options.per),
-  burst: options.burst ?? options.amount
+  burst: options.burst ?? options.amount,
+  ...(options.refill === "interval" ? { refill: "interval" } : undefined)
 })
 
 /**
@@ -99,14 +104,15 @@ export const maximum = (self: Limit): number => {
   }
 }
 
-/** A limit in words, for messages: `rate of 100 per 1m (burst 200)`. */
+/** A limit in words, for messages: `rate of 100 per 1m (burst 200)`, `rate of 100 per whole 1m`. */
 export const format = (self: Limit): string => {
   switch (self._tag) {
     case "Capacity":
       return `capacity of ${self.amount}`
     case "Rate": {
       const burst = self.burst === self.amount ? "" : ` (burst ${self.burst})`
-      return `rate of ${self.amount} per ${Duration.format(self.per)}${burst}`
+      const whole = self.refill === "interval" ? "whole " : ""
+      return `rate of ${self.amount} per ${whole}${Duration.format(self.per)}${burst}`
     }
     case "Window":
       return `window of ${self.amount} every ${Duration.format(self.every)}`
@@ -129,12 +135,15 @@ export const problem = (self: Limit): string | undefined => {
       return `the burst ${self.burst} is not a whole number from 1 to 2^53 - 1, so no request could ever fit`
     }
     if (!isPositive(self.per)) return `the "per" of a rate must be above 0 and finite, not ${Duration.format(self.per)}`
+    if (self.refill === "interval" && !isWholeMillis(self.per)) {
+      return `the "per" of a rate that refills by interval must be whole milliseconds, not ${Duration.format(self.per)}`
+    }
     if (flow(self) === undefined) {
       return `the rate of ${self.amount} per ${Duration.format(self.per)} cannot be counted exactly in whole milliseconds`
     }
   }
   if (self._tag === "Window") {
-    if (!isPositive(self.every) || !Number.isSafeInteger(Duration.toMillis(self.every))) {
+    if (!isPositive(self.every) || !isWholeMillis(self.every)) {
       return `the "every" of a window must be a whole number of milliseconds, at least 1, not ${Duration.format(self.every)}`
     }
   }
@@ -144,7 +153,9 @@ export const problem = (self: Limit): string | undefined => {
 const isPositive = (duration: Duration.Duration): boolean =>
   Duration.isFinite(duration) && Duration.isPositive(duration)
 
-/** How time gives: a rate gains `units` per `millis` (a reduced fraction), a window has `units` for each `millis`. */
+const isWholeMillis = (duration: Duration.Duration): boolean => Number.isSafeInteger(Duration.toMillis(duration))
+
+/** How time gives: a rate gains `units` per `millis` (a reduced fraction, or all of it after `millis`), a window has `units` for each `millis`. */
 export interface Flow {
   readonly units: number
   readonly millis: number
@@ -158,6 +169,7 @@ export interface Flow {
 export const flow = (self: Limit): Flow | undefined => {
   if (self._tag === "Window") return { units: self.amount, millis: Duration.toMillis(self.every) }
   if (self._tag !== "Rate") return undefined
+  if (self.refill === "interval") return { units: self.amount, millis: Duration.toMillis(self.per) }
   const units = BigInt(self.amount) * 1_000_000n
   const nanos = Duration.toNanosUnsafe(self.per)
   let [a, b] = [units, nanos]

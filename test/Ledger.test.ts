@@ -53,6 +53,8 @@ const most = (limit: Limit.Limit): bigint => {
 const earning = (limit: Limit.Rate): Fraction =>
   reduce({ n: BigInt(limit.amount) * 1_000_000n, d: Duration.toNanosUnsafe(limit.per) })
 
+const byInterval = (limit: Limit.Limit): boolean => limit._tag === "Rate" && limit.refill === "interval"
+
 class Model {
   limit: Limit.Limit
   now: number
@@ -62,10 +64,13 @@ class Model {
   readonly holds: Array<Hold> = []
   /** How many times the books were started afresh. */
   epochs = 0
+  /** Any moment at which a period of a rate by interval begins. */
+  anchor: number
 
   constructor(limit: Limit.Limit, now: number) {
     this.limit = limit
     this.now = now
+    this.anchor = now
     this.level = whole(most(limit))
   }
 
@@ -82,6 +87,13 @@ class Model {
     this.spent = 0n
     for (const hold of this.holds) hold.current = false
     this.epochs++
+    this.anchor = this.now
+  }
+
+  /** The beginning of the period, of a rate by interval. */
+  private period(now: number, { per }: Limit.Rate): number {
+    const millis = Duration.toMillis(per)
+    return this.anchor + Math.floor((now - this.anchor) / millis) * millis
   }
 
   private change(by: bigint): void {
@@ -92,8 +104,9 @@ class Model {
   /** A clock that went back by no more than a window, or than it takes to fill the bucket, is waited for. */
   private waitsFor(now: number): boolean {
     if (this.limit._tag === "Rate") {
-      const missed = times(whole(this.now - now), earning(this.limit))
-      return now < this.now && floor(plus(whole(this.limit.burst), negative(missed))) >= 0n
+      const latest = byInterval(this.limit) ? this.period(this.now, this.limit) : this.now
+      const missed = times(whole(latest - now), earning(this.limit))
+      return now < latest && floor(plus(whole(this.limit.burst), negative(missed))) >= 0n
     }
     if (this.limit._tag !== "Window") return false
     const every = Duration.toMillis(this.limit.every)
@@ -105,7 +118,10 @@ class Model {
     if (this.waitsFor(now)) return
     const elapsed = now - this.now
     if (this.limit._tag === "Rate" && elapsed > 0) {
-      const earned = times(whole(elapsed), earning(this.limit))
+      const earningTime = byInterval(this.limit)
+        ? this.period(now, this.limit) - this.period(this.now, this.limit)
+        : elapsed
+      const earned = times(whole(earningTime), earning(this.limit))
       this.level = least(plus(this.level, earned), whole(this.limit.burst))
     }
     if (this.limit._tag === "Window") {
@@ -149,6 +165,18 @@ class Model {
       if (limit._tag === "Concurrency") this.spent = 0n
       const owed = limit._tag === "Capacity" ? this.spent : 0n
       this.level = whole(most(limit) - this.held - owed)
+      this.anchor = this.now
+      return
+    }
+    if (before._tag === "Rate" && limit._tag === "Rate" && (byInterval(before) || byInterval(limit))) {
+      this.change(most(limit) - most(before))
+      const passed = this.now - this.period(this.now, before)
+      const both = byInterval(before) && byInterval(limit)
+      const part = both
+        ? (BigInt(passed) * BigInt(Duration.toMillis(limit.per))) / BigInt(Duration.toMillis(before.per))
+        : 0n
+      this.anchor = this.now - Number(part)
+      this.level = whole(floor(this.level))
       return
     }
     this.level = plus(this.level, whole(most(limit) - most(before)))
@@ -371,7 +399,8 @@ const limitOf = (random: Random, scale: Scale, tag: Limit.Limit["_tag"]): Limit.
       return Limit.window({ amount, every: random.pick([1, 7, 1_000, 60_000, HOUR, DAY]) })
     case "Rate": {
       const burst = random.chance(0.5) ? undefined : Math.max(1, scale(random))
-      const rate = Limit.rate({ amount: Math.max(1, amount), per: random.pick(PERS), burst })
+      const refill = random.pick(["continuous", "interval"] as const)
+      const rate = Limit.rate({ amount: Math.max(1, amount), per: random.pick(PERS), burst, refill })
       // Some of the greatest amounts have no exact fraction per millisecond.
       return Limit.problem(rate) === undefined ? rate : Limit.rate({ amount: 7, per: "3 seconds", burst })
     }
@@ -415,6 +444,10 @@ const later = (random: Random, both: Both): number => {
     const every = Duration.toMillis(limit.every)
     const boundary = Math.floor(now / every) * every + random.int(1, 3) * every
     return Math.max(now, boundary + random.int(-1, 1))
+  }
+  if (byInterval(limit) && random.chance(0.5)) {
+    const { at, flow } = both.ledger
+    return Math.max(now, at + random.int(1, 3) * flow!.millis + random.int(-1, 1))
   }
   return random.pick([
     () => now,
@@ -576,6 +609,70 @@ describe("Ledger: how a rate refills", () => {
     assert.strictEqual(Ledger.refill(ledger, 6_000).available, 0)
     assert.strictEqual(Ledger.refill(ledger, 6_428).available, 0)
     assert.strictEqual(Ledger.refill(ledger, 6_429).available, 1)
+  })
+
+  describe("by interval", () => {
+    const interval = (amount: number, per: Duration.Input, burst: number) =>
+      Limit.rate({ amount, per, burst, refill: "interval" })
+    const table: ReadonlyArray<
+      readonly [Limit.Rate, ...after: ReadonlyArray<readonly [millis: number, units: number]>]
+    > = [
+      [interval(7, "3 seconds", 100), [0, 0], [2_999, 0], [3_000, 7], [5_999, 7], [6_000, 14], [45_000, 100]],
+      [interval(10, "1 minute", 4), [59_999, 0], [60_000, 4], [120_000, 4]],
+      [interval(1, "1 millis", 3), [1, 1], [2, 2], [3, 3], [4, 3]],
+      [interval(MAX, "1 millis", MAX), [0, 0], [1, MAX], [DAY, MAX]],
+      [interval(MAX - 1, "7 millis", MAX), [6, 0], [7, MAX - 1], [14, MAX]]
+    ]
+    for (const [limit, ...rows] of table) {
+      it(Limit.format(limit), () => {
+        assert.isUndefined(Limit.problem(limit))
+        for (const start of [0, 1, -5, 1_767_225_600_123]) {
+          let ledger = emptied(limit, start)
+          for (const [millis, units] of rows) {
+            ledger = Ledger.refill(ledger, start + millis)
+            audit(ledger)
+            assert.strictEqual(ledger.available, units, `after ${millis} ms`)
+            assert.strictEqual(Ledger.refill(emptied(limit, start), start + millis).available, units)
+          }
+        }
+      })
+    }
+
+    it("the periods go on from when the books were opened, also while the bucket is full", () => {
+      const limit = interval(5, "1 second", 5)
+      const used = Ledger.hold(Ledger.refill(Ledger.make(limit, 100), 10_950), 5)
+      assert.strictEqual(Ledger.retryAfter(used, 1, 10_950), 150)
+      assert.strictEqual(Ledger.refill(used, 11_099).available, 0)
+      assert.strictEqual(Ledger.refill(used, 11_100).available, 5)
+    })
+
+    it("a new length keeps the part of the period that has passed; another way of refilling starts anew", () => {
+      const waiting = Ledger.refill(emptied(interval(5, "1 second", 5), 0), 750)
+      const longer = Ledger.setLimit(waiting, interval(5, "1 minute", 5), 750)
+      assert.strictEqual(Ledger.retryAfter(longer, 1, 750), 15_000)
+      assert.strictEqual(Ledger.retryAfter(Ledger.setLimit(waiting, interval(9, "1 second", 5), 750), 1, 750), 250)
+      const flowing = Ledger.setLimit(waiting, rate(1, "1 second", 5), 750)
+      assert.strictEqual(Ledger.retryAfter(flowing, 1, 750), 1_000)
+      const halfway = Ledger.refill(emptied(rate(1, "1 second", 5), 0), 500)
+      const back = Ledger.setLimit(halfway, interval(1, "1 second", 5), 500)
+      assert.strictEqual(Ledger.retryAfter(back, 1, 500), 1_000)
+    })
+
+    it("a clock that goes back neither gives nor moves the periods", () => {
+      const limit = interval(5, "1 second", 5)
+      const used = Ledger.refill(emptied(limit, 100), 100_600)
+      assert.strictEqual(used.available, 5)
+      const spent = Ledger.settle(Ledger.hold(used, 5), 5, 0, 5)
+      // A little: the time that was there already is waited for.
+      assert.strictEqual(Ledger.refill(spent, 100_099), spent)
+      assert.strictEqual(Ledger.refill(spent, 99_600), spent)
+      assert.strictEqual(Ledger.retryAfter(spent, 1, 99_600), 1_500)
+      // Far: from there on, at the same part of each second.
+      const far = Ledger.refill(spent, 50_600)
+      assert.strictEqual(far.available, 0)
+      assert.strictEqual(Ledger.refill(far, 51_099).available, 0)
+      assert.strictEqual(Ledger.refill(far, 51_100).available, 5)
+    })
   })
 
   it("keeps the part of a unit when the rate changes", () => {
@@ -950,6 +1047,7 @@ describe("Ledger: at 2^53 - 1", () => {
 
 describe("Ledger: what a denial tells", () => {
   const rate = Limit.rate({ amount: 7, per: "3 seconds", burst: 14 })
+  const periods = Limit.rate({ amount: 7, per: "3 seconds", burst: 14, refill: "interval" })
   const window = Limit.window({ amount: 10, every: "1 minute" })
   const table: ReadonlyArray<readonly [Limit.Limit, spend: number, now: number, amount: number, wait?: number]> = [
     [rate, 14, 0, 0, 0],
@@ -961,6 +1059,12 @@ describe("Ledger: what a denial tells", () => {
     [rate, 14, 429, 2, 429],
     [rate, 14, 0, 15],
     [rate, 0, 0, 15],
+    [periods, 14, 0, 1, 3_000],
+    [periods, 14, 2_999, 7, 1],
+    [periods, 14, 2_999, 8, 3_001],
+    [periods, 14, 3_000, 8, 3_000],
+    [periods, 14, 0, 14, 6_000],
+    [periods, 14, 0, 15],
     [window, 10, 0, 1, 60_000],
     [window, 10, 59_999, 1, 1],
     [window, 4, 12_345, 7, 47_655],

@@ -15,6 +15,9 @@ const LIMITS: ReadonlyArray<readonly [limit: Limit.Limit, words: string, maximum
   [Limit.rate({ amount: 100, per: "1 minute", burst: 1 }), "rate of 100 per 1m (burst 1)", 1],
   [Limit.rate({ amount: 7, per: "300 micros" }), "rate of 7 per 300000ns", 7],
   [Limit.rate({ amount: 1, per: [1, 1] }), "rate of 1 per 1s 1ns", 1],
+  [Limit.rate({ amount: 100, per: "1 minute", refill: "continuous" }), "rate of 100 per 1m", 100],
+  [Limit.rate({ amount: 100, per: "1 minute", refill: "interval" }), "rate of 100 per whole 1m", 100],
+  [Limit.rate({ amount: 1, per: "90 millis", burst: 2, refill: "interval" }), "rate of 1 per whole 90ms (burst 2)", 2],
   [Limit.window({ amount: 5_000, every: "1 day" }), "window of 5000 every 1d", 5_000],
   [Limit.window({ amount: 0, every: "90 minutes" }), "window of 0 every 1h 30m", 0],
   [Limit.concurrency(8), "concurrency of 8", 8],
@@ -64,6 +67,13 @@ describe("Limit", () => {
       per: 3_000,
       burst: 9
     })
+    assert.deepStrictEqual(Schema.encodeSync(Limit.Limit)(Limit.rate({ amount: 7, per: 3, refill: "interval" })), {
+      _tag: "Rate",
+      amount: 7,
+      per: 3,
+      burst: 7,
+      refill: "interval"
+    })
     assert.deepStrictEqual(Schema.encodeSync(Limit.Limit)(Limit.window({ amount: 7, every: "1 hour" })), {
       _tag: "Window",
       amount: 7,
@@ -81,6 +91,7 @@ describe("Limit", () => {
     [{ _tag: "Window", amount: 1 }, "every"],
     [{ _tag: "Rate", amount: 1, per: 1 }, "burst"],
     [{ _tag: "Rate", amount: 1, per: null, burst: 1 }, "per"],
+    [{ _tag: "Rate", amount: 1, per: 1, burst: 1, refill: "sometimes" }, "refill"],
     [{ _tag: "Infinite" }, "_tag"]
   ]
   for (const [json, words] of refused) {
@@ -105,6 +116,10 @@ describe("Limit", () => {
         ]
       ]),
       [Limit.rate({ amount: 0, per: "1 second" }), "a rate of 0 would never refill"],
+      ...(["300 micros", [1, 1]] as const).map((per): readonly [Limit.Limit, string] => [
+        Limit.rate({ amount: 1, per, refill: "interval" }),
+        `the "per" of a rate that refills by interval must be whole milliseconds, not ${Duration.format(Duration.fromInputUnsafe(per))}`
+      ]),
       [
         Limit.rate({ amount: 1, per: "1 second", burst: 0 }),
         "the burst 0 is not a whole number from 1 to 2^53 - 1, so no request could ever fit"

@@ -6,10 +6,13 @@ import {
   BudgetStore,
   Limit,
   Policy,
+  QuotaToken,
+  type Quota,
   Usd,
   type BudgetError,
   type Reservation
 } from "../src/index.ts"
+import { open as openQuota, resource } from "./utils/quotas.ts"
 import { type Probe, sweep } from "./utils/sweep.ts"
 
 type Failure = BudgetError.BudgetExceeded | BudgetError.FailedReservation
@@ -39,6 +42,10 @@ const booksOf = (...budgets: ReadonlyArray<Budget.Books>): Effect.Effect<string 
   )
 
 const use = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
+
+/** What it opens stays open after it. */
+const leftOpen = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>): Effect.Effect<A, E> =>
+  Effect.flatMap(Scope.make(), (scope) => Scope.provide(effect, scope))
 
 const assertNone = (probe: Effect.Effect<Probe>) =>
   Effect.gen(function* () {
@@ -171,6 +178,114 @@ describe("interrupted at any point, nothing stays held", () => {
           })
         }
       })
+    )
+  )
+})
+
+describe("tokens of a quota, interrupted at any point", () => {
+  /** A parent token with an expected use of 10, all of which has to be its own again in the end. */
+  const quotaOf = (
+    limit: Limit.Limit,
+    program: (token: QuotaToken.QuotaToken, quota: Quota["Service"]) => Effect.Effect<unknown, Failure>,
+    contended = false
+  ): Effect.Effect<Probe> =>
+    Effect.gen(function* () {
+      const quota = yield* openQuota({ units: resource(limit, "throttle") })
+      const token = yield* quota.acquire("units", { expectedUse: 10 })
+      if (contended) yield* holdFor(4, (scope) => Scope.provide(token.reserve(2, { onSuccess: "release" }), scope))
+      return {
+        program: program(token, quota),
+        problem: Effect.gen(function* () {
+          const expected = yield* token.expectedUse
+          if (expected !== 10) return `an expected use of ${expected} is left`
+          const { available, granted, held, spent, tokens, waiters } = (yield* quota.usage)["units"]!
+          if (tokens !== 1) return `${tokens} tokens are left`
+          if (held !== 0) return `${held} still held`
+          if (available + spent !== granted) return "does not balance"
+          return waiters === 0 ? undefined : `${waiters} still wait`
+        })
+      }
+    }).pipe(Effect.orDie, leftOpen)
+
+  it.effect("a reservation that says what it used", () =>
+    assertNone(
+      quotaOf(Limit.capacity(10), (token) =>
+        token.withReservation(3, () => Effect.as(use, QuotaToken.used(2, undefined)))
+      )
+    )
+  )
+
+  it.effect("a reservation that waits", () =>
+    assertNone(quotaOf(Limit.concurrency(2), (token) => Effect.scoped(Effect.andThen(token.reserve(2), use)), true))
+  )
+
+  it.effect("a split", () =>
+    assertNone(
+      quotaOf(Limit.concurrency(2), (token) =>
+        Effect.scoped(
+          Effect.flatMap(token.split(4), (child) =>
+            child.withReservation(2, () => Effect.andThen(use, Effect.scoped(child.split(1))))
+          )
+        )
+      )
+    )
+  )
+
+  it.effect("a child that is closed while it holds and while it waits", () =>
+    assertNone(
+      quotaOf(
+        Limit.concurrency(3),
+        (token) =>
+          Effect.gen(function* () {
+            const scope = yield* Scope.make()
+            yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+            const child = yield* Scope.provide(token.split(4), scope)
+            yield* child.reserve(1, { onSuccess: "release" })
+            yield* Effect.forkScoped(child.reserve(3))
+            yield* Effect.yieldNow
+            yield* Scope.close(scope, Exit.void)
+          }).pipe(Effect.scoped),
+        true
+      )
+    )
+  )
+
+  it.effect("a merge", () =>
+    assertNone(
+      quotaOf(Limit.concurrency(2), (token) =>
+        Effect.gen(function* () {
+          const child = yield* token.split(4)
+          const other = yield* token.split(5)
+          yield* other.reserve(1, { onSuccess: "release" })
+          yield* child.merge(other)
+          yield* child.withReservation(1, () => use)
+        }).pipe(Effect.scoped)
+      )
+    )
+  )
+
+  it.effect("a wait while the definition changes and goes", () =>
+    assertNone(
+      quotaOf(
+        Limit.concurrency(2),
+        (token, quota) =>
+          Effect.gen(function* () {
+            yield* Effect.forkScoped(
+              Effect.gen(function* () {
+                yield* quota.update("units", resource(Limit.concurrency(3), "throttle"))
+                yield* quota.update("units", resource(Limit.concurrency(2)))
+                yield* quota.remove("units")
+                yield* quota.define("units", resource(Limit.concurrency(2), "throttle"))
+              })
+            )
+            yield* Effect.exit(token.withReservation(2, () => use))
+          }).pipe(
+            Effect.scoped,
+            // However it ended, it is there for who asks.
+            Effect.ensuring(Effect.orDie(quota.define("units", resource(Limit.concurrency(2), "throttle"))))
+          ),
+        true
+      )
     )
   )
 })

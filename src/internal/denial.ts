@@ -1,7 +1,7 @@
 /** Why a request is not admitted, and what that means for who asked: the same for every store. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { BudgetExceeded } from "../BudgetError.ts"
+import { BudgetExceeded, FailedReservation, Rejected } from "../BudgetError.ts"
 import type * as Store from "../BudgetStore.ts"
 import * as Ledger from "../Ledger.ts"
 import { badAmount, isAmount } from "./amount.ts"
@@ -76,8 +76,14 @@ export const exceeded = ({ account, ledger, requested, retryAfter }: Denial): Bu
     ...(retryAfter === undefined ? undefined : { retryAfter: Duration.millis(retryAfter) })
   })
 
-export const refuse = (denial: Denial): Effect.Effect<never, BudgetExceeded> =>
-  denial.account.definition.enforcement === "terminate" ? Effect.die(exceeded(denial)) : Effect.fail(exceeded(denial))
+export const refuse = (denial: Denial): Effect.Effect<never, BudgetExceeded | FailedReservation> => {
+  const { account, never, requested, retryAfter } = denial
+  if (account.definition.enforcement === "terminate") return Effect.die(exceeded(denial))
+  // What can never fit is told apart, so that nobody tries again.
+  if (account.definition.quota !== true || never) return Effect.fail(exceeded(denial))
+  const reason = new Rejected(retryAfter === undefined ? {} : { estimatedWait: Duration.millis(retryAfter) })
+  return Effect.fail(new FailedReservation({ budget: account.name, requested, reason }))
+}
 
 export const check = (
   accounts: ReadonlyArray<Store.Account>,

@@ -14,12 +14,15 @@ import type * as Store from "../BudgetStore.ts"
 import type * as Reservation from "../Reservation.ts"
 import { badAmount, isAmount } from "./amount.ts"
 import { timeoutOf } from "./definition.ts"
+import type { Share } from "./quota/share.ts"
 
 export const TypeId = "~effect-budget/Reservable"
 
 export interface Layout {
   readonly store: Store.BudgetStore["Service"]
   readonly accounts: ReadonlyArray<Store.Account>
+  /** Of a token of a named quota. */
+  readonly share?: Share | undefined
 }
 
 export interface Reservable<in out A> extends Layout {
@@ -63,9 +66,13 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
     return (actual: A): Effect.Effect<Reservation.Settlement<A>> =>
       direct === undefined
         ? Effect.suspend(() => this.settle("committed", this.chargesOf(actual)))
-        : Effect.withFiberSucceed((fiber) =>
-            this.settlement(direct.settle(fiber, this.hold, "committed", this.chargesOf(actual)))
-          )
+        : Effect.withFiber((fiber) => {
+            const charges = this.chargesOf(actual)
+            const outcome = direct.settle(fiber, this.hold, "committed", charges)
+            return outcome === "undecided"
+              ? this.settle("committed", charges)
+              : Effect.succeed(this.settlement(outcome))
+          })
   }
 
   get release(): Effect.Effect<Reservation.Settlement<A>> {
@@ -114,6 +121,7 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
   report(spent: ReadonlyArray<number>): void {
     const before = this.spent
     this.spent = before === undefined ? spent : spent.map((amount, i) => Math.max(amount, before[i]!))
+    this.of.store.report?.(this.hold, this.spent)
   }
 
   settle(cause: Store.Cause, charges: ReadonlyArray<number> | undefined): Effect.Effect<Reservation.Settlement<A>> {
@@ -159,9 +167,8 @@ class ReservationImpl<A> implements Reservation.Reservation<A> {
     charges: ReadonlyArray<number> | undefined
   ): Effect.Effect<void> | undefined {
     const { store } = this.of
-    if (store.direct === undefined) return Effect.asVoid(store.settle(this.hold, cause, charges))
-    store.direct.settle(fiber, this.hold, cause, charges)
-    return undefined
+    const outcome = store.direct?.settle(fiber, this.hold, cause, charges)
+    return typeof outcome === "object" ? undefined : Effect.asVoid(store.settle(this.hold, cause, charges))
   }
 
   none(): ReadonlyArray<number> {
@@ -183,12 +190,16 @@ const requestOf = <A>(
   amount: A,
   options: Reservation.Options | undefined,
   more = false
-): Store.Request => ({
-  accounts: of.accounts,
-  amounts: encode(of, amount, more),
-  priority: options?.priority,
-  timeout: timeoutOf(of.accounts[0]!.name, options?.timeout)
-})
+): Store.Request => {
+  of.share?.check()
+  return {
+    accounts: of.accounts,
+    amounts: encode(of, amount, more),
+    share: of.share,
+    priority: options?.priority,
+    timeout: timeoutOf(of.accounts[0]!.name, options?.timeout)
+  }
+}
 
 /**
  * Takes the hold, at once where the store can. The amount is laid out anew for a second try, since a hold keeps its own.
@@ -203,7 +214,8 @@ const take = <A, B, E, R>(
   // Called by `uninterruptibleMask`, which has the fiber but does not hand it on.
   const fiber = Fiber.getCurrent()!
   if (options !== undefined) check(of, options)
-  const hold = of.store.direct?.hold(fiber, of.accounts, encode(of, amount), undefined)
+  of.share?.check()
+  const hold = of.store.direct?.hold(fiber, of.accounts, encode(of, amount), undefined, of.share)
   return typeof hold === "object"
     ? use(fiber, new ReservationImpl(of, hold, options))
     : Effect.flatMap(of.store.hold(requestOf(of, amount, options), restore), (hold) =>
@@ -261,16 +273,21 @@ export const tryReserve = <A>(
     })
   )
 
-export const withReservation = <A, B, E, R>(
+export const withReservation = <A, B, E, R, C = B>(
   of: Reservable<A>,
   amount: A,
   use: (reservation: Reservation.Reservation<A>) => Effect.Effect<B, E, R>,
-  options?: Reservation.Options
-): Effect.Effect<B, E | BudgetExceeded | FailedReservation, R> =>
+  options?: Reservation.Options,
+  /** Runs uninterruptibly on what `use` answers. */
+  finish?: (reservation: Reservation.Reservation<A>, answer: B) => Effect.Effect<C>
+): Effect.Effect<B | C, E | BudgetExceeded | FailedReservation, R> =>
   Effect.uninterruptibleMask((restore) =>
-    take(of, amount, options, restore, (fiber, reservation) =>
-      Effect.onExitPrimitive(restore(begin(use, reservation)), (exit) => reservation.close(fiber, exit), true)
-    )
+    take(of, amount, options, restore, (fiber, reservation) => {
+      const answer = restore(begin(use, reservation))
+      const finished: Effect.Effect<B | C, E, R> =
+        finish === undefined ? answer : Effect.flatMap(answer, (answer) => finish(reservation, answer))
+      return Effect.onExitPrimitive(finished, (exit) => reservation.close(fiber, exit), true)
+    })
   )
 
 /** As `Effect.suspend` does, without its step. */

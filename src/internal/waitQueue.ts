@@ -1,6 +1,7 @@
 /**
  * Who waits at one budget, in the order of their turn: priority (higher first), then ticket (lower first). Adding at the end,
- * removing anyone and reading the first are all O(1) in the number of waiters (and linear in the number of priorities in use).
+ * removing anyone and reading the first are all O(1) in the number of waiters. A priority is found in O(log n) of those in use; only
+ * the first and the last of a priority move the others.
  */
 export interface Ranked {
   readonly priority: number
@@ -25,8 +26,8 @@ export class WaitQueue<W extends Ranked> {
   private readonly levels: Array<Level<W>> = []
 
   /** A waiter that comes back keeps its ticket, and with it its turn. */
-  add(waiter: W): Place<W> {
-    const level = this.levelOf(waiter.priority)
+  add(waiter: W, priority = waiter.priority): Place<W> {
+    const level = this.levelOf(priority)
     let previous = level.last
     while (previous !== undefined && previous.waiter.ticket > waiter.ticket) previous = previous.previous
     const next = previous === undefined ? level.first : previous.next
@@ -46,7 +47,7 @@ export class WaitQueue<W extends Ranked> {
     else previous.next = next
     if (next === undefined) level.last = previous
     else next.previous = previous
-    if (level.first === undefined) this.levels.splice(this.levels.indexOf(level), 1)
+    if (level.first === undefined) this.levels.splice(this.indexOf(level.priority), 1)
     this.size--
   }
 
@@ -54,19 +55,37 @@ export class WaitQueue<W extends Ranked> {
     return this.levels[0]?.first
   }
 
+  /** The first of the lowest priority. */
+  get firstOfLast(): Place<W> | undefined {
+    return this.levels.at(-1)?.first
+  }
+
   after(place: Place<W>): Place<W> | undefined {
-    return place.next ?? this.levels[this.levels.indexOf(place.level) + 1]?.first
+    return place.next ?? this.levels[this.indexOf(place.level.priority) + 1]?.first
+  }
+
+  *[Symbol.iterator](): Iterator<W> {
+    for (let place = this.first; place !== undefined; place = this.after(place)) yield place.waiter
   }
 
   private levelOf(priority: number): Level<W> {
-    let i = 0
-    for (; i < this.levels.length; i++) {
-      const level = this.levels[i]!
-      if (level.priority === priority) return level
-      if (level.priority < priority) break
-    }
+    const i = this.indexOf(priority)
+    const found = this.levels[i]
+    if (found?.priority === priority) return found
     const level: Level<W> = { priority, first: undefined, last: undefined }
     this.levels.splice(i, 0, level)
     return level
+  }
+
+  /** Where the level of this priority is, or would be. */
+  private indexOf(priority: number): number {
+    let from = 0
+    let to = this.levels.length
+    while (from < to) {
+      const middle = (from + to) >> 1
+      if (this.levels[middle]!.priority > priority) from = middle + 1
+      else to = middle
+    }
+    return from
   }
 }

@@ -50,9 +50,13 @@ const heldBy = (account: MemoryAccount, j: number, { epoch }: Ledger.Ledger): nu
 
 /** Who stands first everywhere and fits must have been served, unless its timer is about to fire: else a wake-up was lost. */
 const auditQueue = (account: MemoryAccount): string | undefined => {
-  const first = account.queue.first?.waiter
+  // Fair shares change with time alone, but the choice only with what happens.
+  const first = account.fair === undefined ? account.queue.first?.waiter : account.fair.chosen
+  if (account.fair !== undefined && account.queue.size > 0 && first === undefined) return "nobody is in turn"
   if (first === undefined || first.deciding === true) return undefined
-  if (!first.accounts.every((other) => other.queue.first?.waiter === first)) return undefined
+  if (account.closed) return "is closed, and somebody waits"
+  if (!first.accounts.every((other) => other.fair !== undefined || other.queue.first?.waiter === first))
+    return undefined
   const books = first.request.accounts.flatMap((other) => other.cells.map((cell) => cell.value))
   const latest = Math.max(...books.map((ledger) => ledger.at))
   if (first.accounts.some((other) => other.timer !== undefined && other.timer.at <= latest)) return undefined

@@ -4,6 +4,8 @@ import type * as Fiber from "effect/Fiber"
 import * as TxRef from "effect/TxRef"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
+import { FairQueue } from "../quota/fairQueue.ts"
+import type { Share } from "../quota/share.ts"
 import { WaitQueue } from "../waitQueue.ts"
 import type { Waiter } from "./waiting.ts"
 
@@ -11,9 +13,13 @@ export type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 export class MemoryAccount implements Store.Account {
   readonly name: string
-  readonly definition: Store.Definition
+  definition: Store.Definition
   readonly cells: ReadonlyArray<TxRef.TxRef<Ledger.Ledger>>
-  readonly queue = new WaitQueue<Waiter>()
+  readonly queue: WaitQueue<Waiter>
+  /** The same, of a named quota. */
+  readonly fair: FairQueue<Waiter> | undefined
+  /** A named quota that is no more. */
+  closed = false
   readonly listeners = new Set<() => void>()
   readonly settled: Record<Store.Cause, { count: number; refunded: number }> = {
     committed: { count: 0, refunded: 0 },
@@ -35,6 +41,8 @@ export class MemoryAccount implements Store.Account {
   constructor(definition: Store.Definition, now: number) {
     this.name = definition.name
     this.definition = definition
+    this.fair = definition.quota === true ? new FairQueue() : undefined
+    this.queue = this.fair ?? new WaitQueue()
     this.cells = definition.limits.map((limit) => TxRef.makeUnsafe(Ledger.make(limit, now)))
     this.timed = this.cells.some((cell) => Ledger.isTimed(cell.value))
   }
@@ -54,6 +62,7 @@ export class MemoryHold implements Store.Hold {
   /** What was held before an extension in later epochs, the oldest first. */
   older: ReadonlyArray<Part> = nothingOlder
   outcome: Store.Outcome | undefined = undefined
+  share: Share | undefined = undefined
 
   constructor(accounts: ReadonlyArray<MemoryAccount>, amounts: Array<number>, epochs: ReadonlyArray<number>) {
     this.accounts = accounts

@@ -2,6 +2,7 @@
 import type * as TxRef from "effect/TxRef"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
+import type { Share } from "../quota/share.ts"
 import {
   type AnyFiber,
   type MemoryAccount,
@@ -121,6 +122,19 @@ export const enter = (
   return into
 }
 
+/** A hold that a share pays for. */
+export const owned = (
+  fiber: AnyFiber,
+  hold: MemoryHold,
+  amounts: ReadonlyArray<number>,
+  share: Share | undefined
+): MemoryHold => {
+  if (share === undefined) return hold
+  hold.share = share
+  share.debit(amounts[0]!, nowOf(fiber))
+  return hold
+}
+
 /** The parts before those of `epochs`. What is of no epoch that goes on is one part, however many epochs it came from. */
 const older = (hold: MemoryHold, epochs: ReadonlyArray<number>): ReadonlyArray<Part> => {
   const parts: Array<Part> = []
@@ -221,6 +235,7 @@ export const settle = (
     account.open?.delete(hold)
   }
   hold.outcome = { cause, charges: charged, overran }
+  if (hold.share !== undefined && held[0] !== charged[0]) hold.share.giveBack(held[0]! - charged[0]!, nowOf(fiber))
   return hold.outcome
 }
 

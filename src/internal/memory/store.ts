@@ -7,11 +7,13 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as TxRef from "effect/TxRef"
-import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
+import { type BudgetExceeded, type FailedReservation, UnknownResource } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import { adjustedLedgers } from "../adjustment.ts"
 import { check, checkUpTo, exceeded, refuse } from "../denial.ts"
+import type { Share } from "../quota/share.ts"
+import { told } from "../told.ts"
 import {
   type AnyFiber,
   MemoryAccount,
@@ -21,10 +23,10 @@ import {
   nowOf,
   wholeMillis
 } from "./account.ts"
-import { enter, fitting, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
+import { enter, fitting, owned, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
 import { denialOf } from "./denial.ts"
 import { holdWith, inTransaction, nested } from "./transaction.ts"
-import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
+import { blocked, end, failed, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
 
 /** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
 const mine = (request: Store.Request): MemoryRequest => request as MemoryRequest
@@ -34,7 +36,8 @@ const holdNow = (
   fiber: AnyFiber,
   accounts: ReadonlyArray<MemoryAccount>,
   amounts: ReadonlyArray<number>,
-  into: MemoryHold | undefined
+  into: MemoryHold | undefined,
+  share?: Share | undefined
 ): MemoryHold | "denied" | "undecided" => {
   check(accounts, amounts, into)
   if (blocked(accounts, amounts) || inTransaction(fiber)) return "undecided"
@@ -42,7 +45,8 @@ const holdNow = (
     return takeOne(fiber, accounts[0]!, amounts[0]!, into) ? into : "denied"
   }
   const epochs = take(fiber, accounts, amounts, nowFor(fiber, accounts))
-  return epochs === undefined ? "denied" : enter(accounts, amounts as Array<number>, epochs, into)
+  if (epochs === undefined) return "denied"
+  return owned(fiber, enter(accounts, amounts as Array<number>, epochs, into), amounts, share)
 }
 
 const hold = (
@@ -54,18 +58,25 @@ const hold = (
     check(accounts, amounts, into)
     if (request.upTo !== undefined) checkUpTo(accounts, amounts, request.upTo)
     if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, into === undefined ? "reserve" : "extend"))
+    const closed = accounts.find((account) => account.closed)
+    if (closed !== undefined) return unknown(request, closed)
     const now = nowFor(fiber, accounts)
     // An extension does not stand behind those who may be waiting for what it extends.
     if (request.extends === true || !blocked(accounts, amounts)) {
       const granted = fitting(request, now)
       const epochs = take(fiber, accounts, granted, now)
-      if (epochs !== undefined) return Effect.succeed(enter(accounts, granted, epochs, into))
+      if (epochs !== undefined) {
+        return Effect.succeed(owned(fiber, enter(accounts, granted, epochs, into), granted, request.share))
+      }
     }
     const denial = denialOf(request, now)
     if (denial?.decided) return refuse(denial)
     const waiter = new Waiter(request, fiber, false)
     return Effect.map(queueUp(waiter) ?? wait(waiter, restore), () => waiter.hold!)
   })
+
+const unknown = (request: MemoryRequest, account: MemoryAccount): Effect.Effect<never, FailedReservation> =>
+  Effect.fail(failed(request, account, new UnknownResource({ resource: account.name })))
 
 const charge = (request: MemoryRequest): Effect.Effect<void, BudgetExceeded> =>
   Effect.withFiber((fiber) => {
@@ -87,6 +98,7 @@ const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> 
     if (typeof hold === "object") return Effect.succeed(hold)
     // The queue decides whether this one may pass, by its priority or by first fit.
     if (hold === "denied" || denialOf(request, nowFor(fiber, accounts)) !== undefined) return nothing
+    if (accounts.some((account) => account.closed)) return nothing
     const waiter = new Waiter(request, fiber, false)
     stand(waiter)
     pump(waiter.accounts)
@@ -140,17 +152,29 @@ const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment
 
 /** What can never fit any more fails at once, wherever it stands. */
 const endHopeless = (account: MemoryAccount, now: number): void => {
-  const waiters: Array<Waiter> = []
-  for (let place = account.queue.first; place !== undefined; place = account.queue.after(place)) {
-    waiters.push(place.waiter)
-  }
-  for (const waiter of waiters) {
+  for (const waiter of [...account.queue]) {
     if (waiter.verdict !== undefined) continue
     const denial = denialOf(waiter.request, now)
     if (!denial?.never) continue
     end(waiter, refuse(denial))
     pump(waiter.accounts)
   }
+}
+
+const enforce = (fiber: AnyFiber, account: MemoryAccount, enforcement: Store.Enforcement | "closed"): void => {
+  account.closed = enforcement === "closed"
+  if (enforcement === "closed") {
+    for (const waiter of [...account.queue]) end(waiter, unknown(waiter.request, account))
+  } else {
+    account.definition = { ...account.definition, enforcement }
+  }
+  freed(fiber, account)
+}
+
+const withdraw = (fiber: AnyFiber, account: MemoryAccount, share: Share, defect: unknown): void => {
+  if (account.queue.size === 0) return
+  for (const waiter of [...account.queue]) if (waiter.share === share) end(waiter, Effect.die(defect))
+  freed(fiber, account)
 }
 
 const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> =>
@@ -196,24 +220,10 @@ const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, n
 }
 
 const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
-  Stream.suspend(() => {
-    let told: number | undefined
-    const changed = Effect.callback<void>((resume) => {
-      if (told !== account.changes) return resume(Effect.void)
-      const listener = () => resume(Effect.void)
-      account.listeners.add(listener)
-      return Effect.sync(() => account.listeners.delete(listener))
-    })
-    return Stream.fromEffectRepeat(
-      Effect.andThen(
-        changed,
-        Effect.suspend(() => {
-          told = account.changes
-          return Effect.map(read([account]), ([snapshot]) => snapshot!)
-        })
-      )
-    )
-  })
+  Stream.map(
+    told(account, () => read([account])),
+    ([snapshot]) => snapshot!
+  )
 
 export const memory: Store.BudgetStore["Service"] = {
   open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, wholeMillis(now))),
@@ -232,9 +242,13 @@ export const memory: Store.BudgetStore["Service"] = {
   read: (accounts) => read(accounts as ReadonlyArray<MemoryAccount>),
   changes: (account) => changes(account as MemoryAccount),
   direct: {
-    hold: (fiber, accounts, amounts, into) =>
-      holdNow(fiber, accounts as ReadonlyArray<MemoryAccount>, amounts, into as MemoryHold | undefined),
+    hold: (fiber, accounts, amounts, into, share) =>
+      holdNow(fiber, accounts as ReadonlyArray<MemoryAccount>, amounts, into as MemoryHold | undefined, share),
     reduce: (fiber, hold, amounts) => reduceNow(fiber, hold as MemoryHold, amounts),
     settle: (fiber, hold, cause, charges) => settleNow(fiber, hold as MemoryHold, cause, charges)
+  },
+  quotas: {
+    enforce: (fiber, account, enforcement) => enforce(fiber, account as MemoryAccount, enforcement),
+    withdraw: (fiber, account, share, defect) => withdraw(fiber, account as MemoryAccount, share, defect)
   }
 }

@@ -6,8 +6,16 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type BudgetExceeded, FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
+import {
+  type BudgetExceeded,
+  FailedReservation,
+  type FailedReservationReason,
+  QueueFull,
+  TimedOut
+} from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
+import type { FairQueue } from "../quota/fairQueue.ts"
+import type { Share } from "../quota/share.ts"
 import type { Place } from "../waitQueue.ts"
 import {
   type AnyFiber,
@@ -19,7 +27,7 @@ import {
   nowOf,
   queues
 } from "./account.ts"
-import { enter, fitting, take } from "./books.ts"
+import { enter, fitting, owned, take } from "./books.ts"
 import { ended, refuse } from "../denial.ts"
 import { denialOf } from "./denial.ts"
 
@@ -35,6 +43,8 @@ export class Waiter {
   readonly priority: number
   readonly ticket = tickets++
   readonly accounts: ReadonlyArray<MemoryAccount>
+  readonly amount: number
+  readonly share: Share | undefined
   /** Where it stands; empty when it does not. */
   places: ReadonlyArray<Place<Waiter>> = []
   overtaken = 0
@@ -56,16 +66,19 @@ export class Waiter {
     this.fiber = fiber
     this.priority = request.extends === true ? Infinity : (request.priority ?? 0)
     this.deciding = transaction ? false : undefined
+    this.amount = request.amounts[0]!
+    this.share = request.share
     this.accounts = request.accounts.filter((account, i) => queues(account) && request.amounts[i]! > 0)
   }
 }
 
 let tickets = 0
 
-/** Whether somebody waits who was there before. */
+/** Whether somebody waits who was there before, or nobody is admitted any more. */
 export const blocked = (accounts: ReadonlyArray<MemoryAccount>, amounts: ReadonlyArray<number>): boolean => {
   for (let i = 0; i < accounts.length; i++) {
-    if (accounts[i]!.queue.size > 0 && amounts[i]! > 0) return true
+    const account = accounts[i]!
+    if ((account.queue.size > 0 && amounts[i]! > 0) || account.closed) return true
   }
   return false
 }
@@ -108,6 +121,7 @@ export const pump = (accounts: Iterable<MemoryAccount>): void => {
 }
 
 const serve = (account: MemoryAccount, others: Set<MemoryAccount>): void => {
+  if (account.fair !== undefined) return serveFair(account, account.fair)
   const lookAhead = account.definition.order === "fifo" ? 1 : LOOK_AHEAD
   let soonest: Waiter | undefined
   let wait = Infinity
@@ -132,6 +146,16 @@ const serve = (account: MemoryAccount, others: Set<MemoryAccount>): void => {
     place = account.queue.after(place)
   }
   setTimer(account, soonest, wait)
+}
+
+/** The order is taken anew for each, since a grant takes from the credit of who got it. */
+const serveFair = (account: MemoryAccount, queue: FairQueue<Waiter>): void => {
+  for (;;) {
+    const now = queue.first === undefined ? 0 : nowOf(queue.first.waiter.fiber)
+    const waiter = queue.choose(now)
+    const wait = waiter === undefined ? Infinity : consider(waiter)
+    if (wait !== undefined) return setTimer(account, waiter, wait)
+  }
 }
 
 /** Ends the wait if that can be done now (`undefined`), or answers how long time alone will take. */
@@ -161,12 +185,13 @@ const consider = (waiter: Waiter): number | undefined => {
   }
   const granted = fitting(request, now)
   const epochs = take(fiber, request.accounts, granted, now)!
-  waiter.hold = enter(request.accounts, granted, epochs, request.into)
+  waiter.hold = owned(fiber, enter(request.accounts, granted, epochs, request.into), granted, request.share)
   end(waiter, Effect.void)
   return undefined
 }
 
 const isTurn = (account: MemoryAccount, place: Place<Waiter>): boolean => {
+  if (account.fair !== undefined) return account.fair.chosen === place.waiter
   let ahead = account.queue.first
   if (account.definition.order === "fifo") return ahead === place
   for (let seen = 0; ahead !== undefined && seen < LOOK_AHEAD; seen++) {
@@ -179,6 +204,7 @@ const isTurn = (account: MemoryAccount, place: Place<Waiter>): boolean => {
 
 const overtake = (waiter: Waiter): void => {
   waiter.accounts.forEach((account, i) => {
+    if (account.fair !== undefined) return account.fair.serve(waiter)
     for (let ahead = account.queue.first!; ahead !== waiter.places[i]; ahead = account.queue.after(ahead)!) {
       ahead.waiter.overtaken++
     }
@@ -232,7 +258,11 @@ const timeoutOf = (request: MemoryRequest): Duration.Duration | undefined => {
   return least
 }
 
-const failed = (request: MemoryRequest, account: MemoryAccount, reason: TimedOut | QueueFull): FailedReservation =>
+export const failed = (
+  request: MemoryRequest,
+  account: MemoryAccount,
+  reason: FailedReservationReason
+): FailedReservation =>
   new FailedReservation({
     budget: account.name,
     requested: request.amounts[request.accounts.indexOf(account)]!,

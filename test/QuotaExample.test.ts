@@ -1,0 +1,24 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock, TestConsole } from "effect/testing"
+import * as Example from "../examples/quota.ts"
+
+describe("examples/quota.ts", () => {
+  it.effect("splits, uses, merges, and leaves nothing held", () =>
+    Effect.gen(function* () {
+      const fiber = yield* Effect.forkChild(Example.program)
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(fiber)
+      const lines = (yield* TestConsole.logLines).map(String)
+      const summaries = lines.slice(0, 6)
+      for (const worker of [1, 2, 3]) {
+        assert.strictEqual(summaries.filter((line) => line.endsWith(`(worker ${worker})`)).length, 2)
+      }
+      assert.include(lines, "herons.txt: A heron waits. (worker 3)")
+      assert.deepStrictEqual(lines.slice(6), [
+        "1782 tokens used, 0 held, 0 wait",
+        "1 token left, with an expected use of 1000"
+      ])
+    })
+  )
+})
