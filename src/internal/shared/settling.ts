@@ -4,6 +4,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import { StoreUnavailable } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
@@ -25,6 +26,9 @@ export interface Settlements {
 
 const LEAST_BACKOFF_MILLIS = 50
 
+/** How many are on their way at the same time. */
+const MOST_TOGETHER = 64
+
 /** Gives the store its time for one step, and no more. */
 export const within = <A>(
   step: Effect.Effect<A, StoreUnavailable>,
@@ -43,7 +47,7 @@ export const settlements = (
   acknowledged: (id: string) => void
 ): Effect.Effect<Settlements, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const backlog: Array<Effect.Effect<void, StoreUnavailable>> = []
+    let backlog: Array<Effect.Effect<void, StoreUnavailable>> = []
     let away: StoreUnavailable | undefined
     const signal = new Signal()
 
@@ -81,14 +85,14 @@ export const settlements = (
       signal.raise()
     }
 
-    /** Until all is sent. What fails stays first. */
+    /** Until all is sent, the first ones first. What fails stays where it is. */
     const flush: Effect.Effect<void, StoreUnavailable> = Effect.suspend(() => {
-      const first = backlog[0]
-      if (first === undefined) return Effect.void
-      return Effect.andThen(
-        Effect.tap(first, () => Effect.sync(() => backlog.shift())),
-        flush
-      )
+      const first = backlog.slice(0, MOST_TOGETHER)
+      if (first.length === 0) return Effect.void
+      return Effect.flatMap(Effect.forEach(first, Effect.exit, { concurrency: MOST_TOGETHER }), (exits) => {
+        backlog = [...first.filter((_, i) => Exit.isFailure(exits[i]!)), ...backlog.slice(first.length)]
+        return exits.find(Exit.isFailure) ?? flush
+      })
     })
 
     const sender = (backoff: number): Effect.Effect<never> =>
@@ -112,7 +116,7 @@ export const settlements = (
     yield* Effect.forkScoped(Effect.suspend(() => sender(LEAST_BACKOFF_MILLIS)))
 
     const settle = (request: SettleRequest): Effect.Effect<Store.Outcome> => {
-      if (backlog.length > 0) return Effect.sync(() => (keep(Effect.asVoid(send(request))), assumed(request)))
+      if (away !== undefined) return Effect.sync(() => (keep(Effect.asVoid(send(request))), assumed(request)))
       return Effect.matchEffect(send(request), {
         onSuccess: ({ cause, charges, late, overran }) =>
           Effect.succeed<Store.Outcome>({ cause, charges, overran, ...(late && { late }) }),
