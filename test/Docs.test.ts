@@ -18,14 +18,17 @@ const SECTIONS = [
   "TokenBudget and TokenGuard",
   "BudgetPool",
   "Policy",
+  "Named quotas",
+  "Language models",
   "Limits",
   "When the answer is no",
   "Transactions",
+  "More than one process",
   "Testing"
 ]
 
 /** The modules of `src` that open with an example. */
-const MODULES = ["Budget", "BudgetGuard", "BudgetPool", "Policy", "TokenBudget"]
+const MODULES = ["Budget", "BudgetGuard", "BudgetPool", "Policy", "Quota", "QuotaManifest", "QuotaToken", "TokenBudget"]
 
 const fences = [...readme(), ...docComments()]
 const snippets = fences.filter(({ language }) => language === "ts").map(({ snippet }) => snippet)

@@ -9,18 +9,25 @@
  *   largest. Usage without any input, or without output of an answer that said something, is no usage.
  * - `delivered`: the stream ended or was cut without usage; the estimated input, and what was delivered (counted by the
  *   `Tokenizer` of the context if there is one, else by the estimator), reasoning as reasoning
- * - `estimated`: not even that is known (a call without usage, a stream that delivered nothing, or that was cut while tools were
- *   called, a call that failed with its tool), so all that was held
+ * - `estimated`: not even that is known (a call without usage, a stream that delivered nothing, or a file, or that was cut while
+ *   tools were called, a call that failed with its tool), so all that was held
  * - nothing, when the request never reached the model: it was turned away (429, quota, credentials, a wrong request, no
  *   connection) or never sent
+ *
+ * Where usage is not to be believed as a whole, the side of it that tells more than is charged otherwise is charged.
  *
  * What an estimate cannot see, and so does not hold, though it is charged when it is reported: what a provider's own tools add
  * to the context, results of tools that were approved earlier and run at the start of this request, and thinking that ignores
  * the ceiling. What nobody reports is not charged either: attempts that the provider's client repeats inside one call (turn its
- * retries off and use `Effect.retry`), and thinking that a cut stream did not deliver (`whenUsageUnknown: "hold"` charges the hold).
+ * retries off and use `Effect.retry`), what a model did for a request whose connection broke before its answer began (a client
+ * should not call its own timeout a `NetworkError`), and thinking that a cut stream did not deliver (`whenUsageUnknown: "hold"`
+ * charges the hold).
+ *
+ * A model that a tool asks is a request of its own. If it is under the same budget, it waits while this one holds: where the
+ * budget throttles, give the wait a `timeout`.
  */
-import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -33,12 +40,13 @@ import * as Stream from "effect/Stream"
 import type { NoExcessProperties } from "effect/Types"
 import { AiError, LanguageModel, Prompt, type Response, Telemetry, Tokenizer, type Tool } from "effect/ai"
 import { BudgetExceeded, FailedReservation } from "../BudgetError.ts"
-import { isAmount, saturate } from "../internal/amount.ts"
+import { isAmount } from "../internal/amount.ts"
 import { encode, TypeId } from "../internal/reservable.ts"
 import type * as Reservation from "../Reservation.ts"
 import type { Usd } from "../Usd.ts"
-import { Estimator, type Request as EstimateRequest } from "./Estimator.ts"
-import * as Definitions from "./internal/definitions.ts"
+import { Estimator } from "./Estimator.ts"
+import * as Call from "./internal/call.ts"
+import * as Request from "./internal/request.ts"
 import { MaxOutputTokens } from "./MaxOutputTokens.ts"
 import { type CostOptions, Pricing, UnknownPrice } from "./Pricing.ts"
 import * as TokenUsage from "./TokenUsage.ts"
@@ -88,7 +96,7 @@ export interface Options<in out A, in U> {
   /** Told of every request that was settled. */
   readonly onCharge?: ((charge: Charge<A>) => Effect.Effect<void>) | undefined
   /** Passed on to the reservation. */
-  readonly reservation?: Reservation.Options | undefined
+  readonly reservation?: Omit<Reservation.Options, "onSuccess"> | undefined
 }
 
 /** The options where dollars are reserved too; `batch` and `cacheWriteTtl` say how the model is called. */
@@ -288,57 +296,6 @@ const METADATA = "effect-budget"
 
 const DenialJson = Schema.toCodecJson(Schema.Union([BudgetExceeded, FailedReservation, UnknownPrice]))
 
-interface CallOptions {
-  readonly prompt: Prompt.RawInput
-  readonly toolkit?: Tools | Effect.Effect<Tools, unknown, unknown> | undefined
-  readonly toolChoice?: LanguageModel.ToolChoice<string> | undefined
-  readonly objectName?: string | undefined
-  readonly schema?: Schema.Constraint | undefined
-}
-
-interface Tools {
-  readonly tools: Readonly<Record<string, Tool.Any>>
-  readonly handle: (...call: ReadonlyArray<never>) => Effect.Effect<AnyStream, unknown, unknown>
-}
-
-type AnyStream = Stream.Stream<unknown, unknown, unknown>
-
-/** The methods of a `LanguageModel` as far as the budget is concerned, whatever tools and schemas they are called with. */
-interface Methods {
-  readonly generateText: (options: CallOptions) => Effect.Effect<Answer, unknown, unknown>
-  readonly generateObject: (options: CallOptions) => Effect.Effect<Answer, unknown, unknown>
-  readonly streamText: (options: CallOptions) => Stream.Stream<Part, unknown, unknown>
-}
-
-interface Answer {
-  readonly content: ReadonlyArray<Part>
-}
-
-type Part = { readonly type: string }
-
-/** One request: what is known of it so far. */
-interface Request<A> {
-  readonly reservation: Reservation.Reservation<A>
-  /** What the estimator was asked. */
-  readonly asked: EstimateRequest
-  readonly input: number
-  /** The most output that the reservation allows. */
-  readonly maxOutputTokens: number
-  sent: boolean
-  /** Whether the provider has answered anything: then it has not turned the request away, whatever fails later. */
-  answered: boolean
-  /** Whether anything came out of the model: then its output is not 0 tokens, whatever is reported. */
-  spoke: boolean
-  /** Whether a tool was called: then more may have come than was passed on. */
-  toolCalled: boolean
-  /** How the model itself failed, whatever became of those who read its answer. */
-  failure: Cause.Cause<unknown> | undefined
-  reported: TokenUsage.Reported | undefined
-  /** What a stream has delivered. */
-  text: string
-  reasoning: string
-}
-
 const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
   inner: LanguageModel.LanguageModel,
   budget: Reservation.Reservable<A>,
@@ -355,38 +312,29 @@ const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
     throw new RangeError(`${MODULE}: ${name} must be a whole number from 1 to 2^53 - 1, not ${tokens}`)
   }
   const unknown = options.whenUsageUnknown ?? "delivered"
+  // Whatever was sent is settled by `settle`; what was not is free.
+  const reserving: Reservation.Options = { ...options.reservation, onSuccess: "release" }
   // A model looks for it in the context of a call, and only if there is none there, in that of its layer.
   const telemetry = yield* Effect.serviceOption(Telemetry.CurrentSpanTransformer)
 
   /** Reserves for the current scope, and settles at its end by what is known then. */
-  const begin = (method: string, callOptions: CallOptions, tools: Tools | undefined) =>
+  const begin = (method: string, callOptions: Call.Options, tools: Call.Tools | undefined) =>
     Effect.gen(function* () {
       // Whoever calls, or holds another budget around this one, may have set a lower ceiling.
       const most = Math.max(1, Math.min(ceiling, (yield* MaxOutputTokens) ?? ceiling))
       const asked = {
         model: options.model,
         prompt: Prompt.make(callOptions.prompt),
-        definitions: definitionsOf(callOptions, tools),
+        definitions: Call.definitionsOf(callOptions, tools),
         maxOutputTokens: most
       }
       const estimate = yield* estimator.estimate(asked)
       // No request is free: an amount of 0 would be admitted whatever is left.
       const input = Math.max(1, estimate.input)
-      const [reservation, maxOutputTokens] = yield* reserve(input, Math.max(1, Math.min(estimate.output, most)), most)
-      const request: Request<A> = {
-        reservation,
-        asked,
-        input,
-        maxOutputTokens,
-        sent: false,
-        answered: false,
-        spoke: false,
-        toolCalled: false,
-        failure: undefined,
-        reported: undefined,
-        text: "",
-        reasoning: ""
-      }
+      const output = Math.max(1, Math.min(estimate.output, most))
+      const [reservation, maxOutputTokens] = yield* reserve(input, output, most)
+      const held = { ...TokenUsage.zero, input, output: Math.min(output, maxOutputTokens) }
+      const request = Request.make(reservation, asked, held, maxOutputTokens)
       yield* Effect.addFinalizer((exit) => settle(request, exit))
       return request
     }).pipe(Effect.mapError(toAiError(method)))
@@ -403,9 +351,9 @@ const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
   > {
     const holds = yield* holdsOf(input, output)
     const wanted = yield* holds(output)
-    if (fewest === undefined || fewest >= output) return [yield* budget.reserve(wanted, options.reservation), most]
+    if (fewest === undefined || fewest >= output) return [yield* budget.reserve(wanted, reserving), most]
     const least = yield* holds(fewest)
-    const reservation = yield* budget.reserveUpTo(least, wanted, options.reservation)
+    const reservation = yield* budget.reserveUpTo(least, wanted, reserving)
     // The most output whose amounts are within what was granted: amounts grow with the output, mostly evenly. So first it is
     // looked for where it then is, then where the next one is that does not fit, and last by halving what is left between.
     const granted = encode(budget[TypeId], reservation.amount)
@@ -429,9 +377,10 @@ const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
     return [reservation, low.output]
   })
 
-  const settle = (request: Request<A>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  const settle = (request: Request.Request<A>, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
     Effect.gen(function* () {
       const { asked, reservation } = request
+      request.settled = true
       const charge = yield* Effect.catchCause(
         Effect.flatMap(chargeOf(request), ({ amounts, source }) =>
           Effect.map(
@@ -447,48 +396,48 @@ const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
           }))
       )
       if (options.onCharge !== undefined) yield* options.onCharge(charge)
-      const usage = believed(request)
+      const usage = Request.believed(request)
       // An answer that was cut, or had to be shorter than usual, teaches nothing about the usual ones.
       if (usage === undefined || Exit.isFailure(exit) || request.maxOutputTokens < ceiling) return
       yield* estimator.observe(asked, { input: TokenUsage.totalInput(usage), output: TokenUsage.totalOutput(usage) })
     })
 
   const chargeOf = Effect.fnUntraced(function* (
-    request: Request<A>
+    request: Request.Request<A>
   ): Effect.fn.Return<{ readonly source: Source | undefined; readonly amounts: A | undefined }, E> {
-    const { input, maxOutputTokens, reported, reservation } = request
-    const usage = believed(request)
+    const { held, maxOutputTokens, reported, reservation } = request
+    const usage = Request.believed(request)
     if (usage !== undefined) return { source: "reported", amounts: yield* amountsOf(usage) }
-    const turnedAway = !request.answered && request.failure !== undefined && wasTurnedAway(request.failure)
-    if (!request.sent || turnedAway) return { source: undefined, amounts: undefined }
-    // One side of the usage may have been reported all the same.
-    const known = reported === undefined ? undefined : yield* amountsOf(TokenUsage.atLeast(reported))
+    if (!request.sent || Request.wasTurnedAway(request)) return { source: undefined, amounts: undefined }
     const delivered = request.text !== "" || request.reasoning !== ""
-    if (unknown === "hold" || !delivered || request.toolCalled) {
+    if (unknown === "hold" || !delivered || request.hidden) {
+      const known = reported === undefined ? undefined : yield* amountsOf(Request.atLeast(held, reported))
       return { source: "estimated", amounts: larger(reservation.amount, known) }
     }
-    const text = yield* countTokens(request.text)
-    const counted = text + (yield* countTokens(request.reasoning))
-    // The model was told to say no more than this, however roughly the text is counted.
-    const all = Math.min(counted, maxOutputTokens)
+    const tokenizer = Option.getOrUndefined(yield* Effect.serviceOption(Tokenizer.Tokenizer))
+    const text = yield* countTokens(request.text, tokenizer)
+    const counted = text + (yield* countTokens(request.reasoning, tokenizer))
+    // An estimate may be far too much, and the model was told to say no more than this. A count is what it said all the same.
+    const all = tokenizer === undefined ? Math.min(counted, maxOutputTokens) : counted
     const output = Math.floor((text / counted) * all)
-    const usageOfDelivered = { ...TokenUsage.zero, input, output, reasoning: all - output }
-    return { source: "delivered", amounts: larger(yield* amountsOf(usageOfDelivered), known) }
+    const counts = { ...held, output, reasoning: all - output }
+    return { source: "delivered", amounts: yield* amountsOf(Request.atLeast(counts, reported)) }
   })
 
   /** By the tokenizer of the context if there is one, else as the estimator would. */
-  const countTokens = Effect.fnUntraced(function* (text: string): Effect.fn.Return<number> {
-    if (text === "") return 0
+  const countTokens = (text: string, tokenizer: Tokenizer.Service | undefined): Effect.Effect<number> => {
+    if (text === "") return Effect.succeed(0)
     const prompt = Prompt.make(text)
     const estimated = Effect.map(
       estimator.estimate({ model: options.model, prompt, maxOutputTokens: 1 }),
       ({ input }) => input
     )
-    const tokenizer = yield* Effect.serviceOption(Tokenizer.Tokenizer)
-    if (Option.isNone(tokenizer)) return yield* estimated
-    const counted = Effect.map(tokenizer.value.tokenize(prompt), (tokens) => tokens.length)
-    return yield* Effect.catch(counted, () => estimated)
-  })
+    if (tokenizer === undefined) return estimated
+    return Effect.catch(
+      Effect.map(tokenizer.tokenize(prompt), (tokens) => tokens.length),
+      () => estimated
+    )
+  }
 
   /** Budget by budget. */
   const larger = (one: A, other: A | undefined): A => {
@@ -502,30 +451,31 @@ const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
   }
 
   /** Sees the usage as soon as the provider has answered, beside whoever else looks at the answers. */
-  const watching = (request: Request<A>): Effect.Effect<Telemetry.SpanTransformer> =>
+  const watching = (request: Request.Request<A>): Effect.Effect<Telemetry.SpanTransformer> =>
     Effect.map(Effect.serviceOption(Telemetry.CurrentSpanTransformer), (current) => (answer) => {
-      see(request, answer.response)
+      Request.seeAll(request, answer.response)
       const others = Option.orElse(current, () => telemetry)
       if (Option.isSome(others)) others.value(answer)
     })
 
+  const failing = (request: Request.Request<A>) => (cause: Cause.Cause<unknown>) =>
+    Effect.sync(() => {
+      request.failure = cause
+    })
+
   const guard =
-    (method: string, call: Methods["generateText"]): Methods["generateText"] =>
+    (method: string, call: Call.Methods["generateText"]): Call.Methods["generateText"] =>
     (callOptions) =>
       // Not `scoped`: the scope of this request is no business of the tools, which may use that of the caller.
       Effect.scopedWith((scope) =>
         Effect.gen(function* () {
-          const tools = yield* toolsOf(callOptions)
+          const tools = yield* Call.toolsOf(callOptions)
           const request = yield* Scope.provide(begin(method, callOptions, tools), scope)
-          const options = optionsOf(callOptions, request, tools, yield* Effect.context<never>())
+          const options = Call.optionsOf(callOptions, request, tools, yield* Effect.context<never>())
           request.sent = true
           return yield* call(options).pipe(
-            Effect.tap(({ content }) => Effect.sync(() => see(request, content))),
-            Effect.tapCause((cause) =>
-              Effect.sync(() => {
-                request.failure = cause
-              })
-            ),
+            Effect.tap(({ content }) => Effect.sync(() => Request.seeAll(request, content))),
+            Effect.tapCause(failing(request)),
             // The provider has answered before a structured output is decoded: its usage counts though that fails.
             Effect.provideServiceEffect(Telemetry.CurrentSpanTransformer, watching(request)),
             Effect.provideService(MaxOutputTokens, request.maxOutputTokens)
@@ -533,158 +483,41 @@ const wrap = Effect.fnUntraced(function* <A, U extends Use, E>(
         })
       )
 
-  const streamText: Methods["streamText"] = (callOptions) =>
+  const streamText: Call.Methods["streamText"] = (callOptions) =>
     Stream.unwrap(
       Effect.gen(function* () {
-        const tools = yield* toolsOf(callOptions)
+        const tools = yield* Call.toolsOf(callOptions)
         const request = yield* begin("streamText", callOptions, tools)
-        const options = optionsOf(callOptions, request, tools, yield* Effect.context<never>())
-        return Stream.suspend(() => {
+        const options = Call.optionsOf(callOptions, request, tools, yield* Effect.context<never>())
+        const parts = Stream.suspend(() => {
+          // Its scope was closed while it waited for its turn: there is nothing any more that could be charged.
+          if (request.settled) return Stream.fromEffect(Effect.interrupt)
           request.sent = true
           return methods.streamText(options)
         }).pipe(
-          Stream.tapCause((cause) =>
-            Effect.sync(() => {
-              request.failure = cause
-            })
-          ),
+          Stream.tapCause(failing(request)),
           Stream.mapArray((parts) => {
-            see(request, parts)
+            Request.see(request, parts)
             return parts
-          }),
-          Stream.provideService(MaxOutputTokens, request.maxOutputTokens)
+          })
         )
+        // Where it runs tools, a model reads ahead of its reader: what has come counts, whether it was read or not.
+        const ahead = Call.runsTools(callOptions, tools) ? Stream.buffer(parts, { capacity: "unbounded" }) : parts
+        return Stream.provideService(ahead, MaxOutputTokens, request.maxOutputTokens)
       })
     )
 
   // The methods are generic in the tools and schemas of each call, which pass through untouched.
-  const methods = inner as unknown as Methods
-  const wrapped: Methods = {
+  const methods = inner as unknown as Call.Methods
+  const wrapped: Call.Methods = {
     generateText: guard("generateText", methods.generateText),
     generateObject: guard("generateObject", methods.generateObject),
     streamText
   }
-  return { ...inner, ...(wrapped as unknown as Pick<LanguageModel.LanguageModel, keyof Methods>) }
+  return { ...inner, ...(wrapped as unknown as Pick<LanguageModel.LanguageModel, keyof Call.Methods>) }
 })
 
-const toolsOf = ({ toolkit }: CallOptions): Effect.Effect<Tools | undefined, unknown, unknown> =>
-  Effect.isEffect(toolkit) ? toolkit : Effect.succeed(toolkit)
-
-/** What is sent beside the prompt. */
-const definitionsOf = (
-  { objectName, schema, toolChoice }: CallOptions,
-  tools: Tools | undefined
-): ReadonlyArray<string> => {
-  const only = typeof toolChoice === "object" && "oneOf" in toolChoice ? toolChoice.oneOf : undefined
-  const definitions = Object.values(tools?.tools ?? {})
-    .filter(({ name }) => only === undefined || only.includes(name))
-    .map(Definitions.ofTool)
-  if (schema !== undefined) {
-    definitions.push((objectName ?? "") + Definitions.ofSchema(schema))
-  }
-  return definitions
-}
-
-/** The same call, with the prompt as it was read (it may be an iterable that gives only once) and with its tools watched. */
-const optionsOf = <A>(
-  options: CallOptions,
-  request: Request<A>,
-  tools: Tools | undefined,
-  outside: Context.Context<never>
-): CallOptions => {
-  const { prompt } = request.asked
-  if (tools === undefined) return { ...options, prompt }
-  return {
-    ...options,
-    prompt,
-    toolkit: {
-      ...tools,
-      handle: (...call) => {
-        request.answered = true
-        request.spoke = true
-        request.toolCalled = true
-        return tools
-          .handle(...call)
-          .pipe(Effect.map(Stream.updateContext(as(outside))), Effect.updateContext(as(outside)))
-      }
-    }
-  }
-}
-
-/** A handler may ask a model too: that is no part of this request, neither of its ceiling nor of its usage. */
-const as =
-  (outside: Context.Context<never>) =>
-  (inside: Context.Context<unknown>): Context.Context<unknown> => {
-    const restored = Context.add(inside, MaxOutputTokens, Context.get(outside, MaxOutputTokens))
-    return Option.match(Context.getOption(outside, Telemetry.CurrentSpanTransformer), {
-      onNone: () => Context.omit(Telemetry.CurrentSpanTransformer)(restored),
-      onSome: (transformer) => Context.add(restored, Telemetry.CurrentSpanTransformer, transformer)
-    })
-  }
-
-/** Takes down what a provider answers. */
-const see = <A>(request: Request<A>, parts: ReadonlyArray<Part>): void => {
-  request.answered = true
-  for (const part of parts) {
-    if (part.type === "finish") {
-      const { usage } = part as Response.FinishPart
-      request.reported = {
-        inputTokens: largest(request.reported?.inputTokens, usage.inputTokens),
-        outputTokens: largest(request.reported?.outputTokens, usage.outputTokens)
-      }
-      continue
-    }
-    if (part.type === "tool-call") request.toolCalled = true
-    if (part.type === "tool-call" || part.type === "file" || has(part, "text")) request.spoke = true
-    if (!has(part, "delta")) continue
-    request.spoke = true
-    if (part.type === "reasoning-delta") request.reasoning += part.delta
-    else request.text += part.delta
-  }
-}
-
-/** Usage may come in parts, or anew as it grows, or twice the same: of each number, the largest. */
-const largest = <Counts extends Readonly<Record<string, number | undefined>>>(
-  before: Counts | undefined,
-  after: Counts
-): Counts => {
-  const counts: Record<string, number | undefined> = { ...before }
-  for (const [name, count] of Object.entries(after)) {
-    const [one, other] = [saturate(counts[name]), saturate(count)]
-    counts[name] = one === undefined ? other : Math.max(one, other ?? 0)
-  }
-  return counts as Counts
-}
-
-/** The usage that was reported, unless it cannot be true: no request is without input, and what was said is not nothing. */
-const believed = <A>({ reported, spoke }: Request<A>): TokenUsage.TokenUsage | undefined => {
-  const usage = Option.getOrUndefined(TokenUsage.fromReported(reported))
-  if (usage === undefined || TokenUsage.totalInput(usage) === 0) return undefined
-  return spoke && TokenUsage.totalOutput(usage) === 0 ? undefined : usage
-}
-
 const useOf = (usage: TokenUsage.TokenUsage): Use => ({ usage, tokens: TokenUsage.total(usage) })
-
-const has = <Key extends "delta" | "text">(part: Part, key: Key): part is Part & { readonly [K in Key]: string } =>
-  Predicate.hasProperty(part, key) && typeof part[key] === "string" && part[key] !== ""
-
-/** What a provider answers, or this side finds, before the model has done any work. */
-const TURNED_AWAY: ReadonlySet<string> = new Set([
-  "RateLimitError",
-  "QuotaExhaustedError",
-  "AuthenticationError",
-  "InvalidRequestError",
-  "NetworkError",
-  "InvalidUserInputError",
-  "UnsupportedSchemaError",
-  "ToolConfigurationError",
-  "ToolkitRequiredError"
-])
-
-const wasTurnedAway = (cause: Cause.Cause<unknown>): boolean => {
-  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-  return AiError.isAiError(error) && TURNED_AWAY.has(error.reason._tag)
-}
 
 /** The error channel of a `LanguageModel` is closed: what the budget says goes into the metadata. */
 const toAiError =

@@ -232,37 +232,64 @@ const fromTable = (table: Table): ((ref: ModelRef) => Rates | undefined) => {
     (provider === undefined ? undefined : entries.get(`${provider}:${model}`)) ?? entries.get(model)
 }
 
-const compiled = new WeakMap<Package.ModelPrice, Rates>()
+/** How many names are remembered: about as many as the package has. */
+const NAMES = 2_000
 
-const fromPackage = (
-  calcPrice: typeof Package.calcPrice,
-  { provider, model }: ModelRef,
-  now: Date
-): Rates | undefined => {
-  try {
-    // With no usage, this only looks up which price holds at that time.
-    const found = calcPrice({}, model, { timestamp: now, ...(provider === undefined ? {} : { providerId: provider }) })
-    if (found === null) return undefined
-    const prices = found.model_price
-    const known = compiled.get(prices)
-    if (known !== undefined) return known
-    const made = rates({
-      ...(prices["input_mtok"] !== undefined && { input: prices["input_mtok"] }),
-      cacheRead: prices["cache_read_mtok"],
-      cacheWrite: prices["cache_write_mtok"],
-      cacheWrite5m: prices["cache_write_5m_mtok"],
-      cacheWrite1h: prices["cache_write_1h_mtok"],
-      ...(prices["output_mtok"] !== undefined && { output: prices["output_mtok"] }),
-      reasoning: prices["output_reasoning_mtok"],
-      requestsPerThousand: prices["requests_kcount"]
-    })
-    compiled.set(prices, made)
-    return made
-  } catch {
-    // The package's data can be replaced while the program runs. What it then cannot read has no known price.
-    return undefined
+/**
+ * Prices by the package's own matching, which takes tens of microseconds, and a request is priced some six times. So what was
+ * found is remembered, as long as the package has the same data (it replaces all providers when it is updated), and where the
+ * price goes by date or hour, for that time only.
+ */
+const fromPackage = ({
+  calcPrice,
+  findProvider
+}: typeof Package): ((ref: ModelRef, now: Date) => Rates | undefined) => {
+  const compiled = new WeakMap<Package.ModelPrice, Rates>()
+  const found = new Map<
+    string,
+    { readonly provider: Package.Provider; readonly at: number | undefined; readonly rates: Rates }
+  >()
+  return ({ model, provider = "" }, now) => {
+    const name = `${provider}\n${model}`
+    const before = found.get(name)
+    try {
+      if (
+        before !== undefined &&
+        (before.at === undefined || before.at === now.getTime()) &&
+        findProvider({ providerId: before.provider.id }) === before.provider
+      ) {
+        return before.rates
+      }
+      // With no usage, this only looks up which price holds at that time.
+      const price = calcPrice({}, model, { timestamp: now, ...(provider === "" ? {} : { providerId: provider }) })
+      if (price === null) return undefined
+      const rates = compiled.get(price.model_price) ?? ratesOf(price.model_price)
+      compiled.set(price.model_price, rates)
+      if (found.size >= NAMES) found.clear()
+      found.set(name, {
+        provider: price.provider,
+        at: Array.isArray(price.model.prices) ? now.getTime() : undefined,
+        rates
+      })
+      return rates
+    } catch {
+      // The package's data can be replaced while the program runs. What it then cannot read has no known price.
+      return undefined
+    }
   }
 }
+
+const ratesOf = (prices: Package.ModelPrice): Rates =>
+  rates({
+    ...(prices["input_mtok"] !== undefined && { input: prices["input_mtok"] }),
+    cacheRead: prices["cache_read_mtok"],
+    cacheWrite: prices["cache_write_mtok"],
+    cacheWrite5m: prices["cache_write_5m_mtok"],
+    cacheWrite1h: prices["cache_write_1h_mtok"],
+    ...(prices["output_mtok"] !== undefined && { output: prices["output_mtok"] }),
+    reasoning: prices["output_reasoning_mtok"],
+    requestsPerThousand: prices["requests_kcount"]
+  })
 
 const make = (
   lookup: (ref: ModelRef, now: Date) => Rates | undefined,
@@ -313,9 +340,10 @@ export const layerWith = (options: Options): Layer.Layer<Pricing> =>
     // Imported here, so that tables and services of one's own need no such package.
     Effect.map(
       Effect.promise(() => import("@pydantic/genai-prices")),
-      ({ calcPrice }) => {
+      (prices) => {
         const own = fromTable(options.table ?? {})
-        return make((ref, now) => own(ref) ?? fromPackage(calcPrice, ref, now), options)
+        const known = fromPackage(prices)
+        return make((ref, now) => own(ref) ?? known(ref, now), options)
       }
     )
   )

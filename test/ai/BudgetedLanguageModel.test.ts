@@ -127,10 +127,10 @@ describe("a call", () => {
     }).pipe(Effect.provide(budgeted({ answer: text("hello", undefined, undefined) }, cap)))
   )
 
-  it.effect("of which one side was reported is charged at least that", () =>
+  it.effect("of which one side was reported is charged that, and what was held for the other", () =>
     Effect.gen(function* () {
       yield* ask
-      assert.strictEqual(yield* charged, 400)
+      assert.strictEqual(yield* charged, 450)
     }).pipe(Effect.provide(budgeted({ answer: text("hello", 400, undefined) }, cap)))
   )
 

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
+  Channel,
   Context,
   Deferred,
   Duration,
@@ -10,9 +11,10 @@ import {
   Layer,
   Option,
   Schedule,
+  Scope,
   Stream
 } from "effect"
-import { AiError, Chat, LanguageModel, type Response, Telemetry } from "effect/ai"
+import { AiError, Chat, LanguageModel, type Response, Telemetry, Tokenizer } from "effect/ai"
 import { Budget, BudgetError, FailedReservation, Limit, type Reservation, TokenGuard, Usd } from "../../src/index.ts"
 import { BudgetedLanguageModel, Estimator, MaxOutputTokens, Pricing } from "../../src/ai/index.ts"
 import { defectOf } from "../utils/exits.ts"
@@ -63,7 +65,12 @@ describe("a usage", () => {
   const said = [start, delta("delta")]
   const drain = Stream.runDrain(listen)
   const cases: ReadonlyArray<
-    readonly [string, ReadonlyArray<Response.FinishPartEncoded>, readonly [BudgetedLanguageModel.Source, number]]
+    readonly [
+      string,
+      ReadonlyArray<Response.FinishPartEncoded>,
+      readonly [BudgetedLanguageModel.Source, number],
+      ofCall?: number
+    ]
   > = [
     ["told twice counts once", [finish(90, 10), finish(90, 10)], ["reported", 100]],
     ["that grows is the last one", [finish(90, 1), finish(90, 10)], ["reported", 100]],
@@ -84,14 +91,15 @@ describe("a usage", () => {
       ],
       ["reported", 100]
     ],
-    // Nothing goes in and something comes out: not a usage.
-    ["of nothing is none", [finish(0, 0)], ["delivered", 105]],
-    ["without input is none", [finish(0, 10)], ["delivered", 105]],
-    ["without output, of a stream that spoke, is none", [finish(400, 0)], ["delivered", 400]],
-    ["that is negative is none", [finish(-5, -5)], ["delivered", 105]],
+    // Nothing goes in and something comes out: not a usage. But the side that tells more than what was counted, counts.
+    ["of nothing is none", [finish(0, 0)], ["delivered", 105], 150],
+    ["without input is none", [finish(0, 10)], ["delivered", 110], 150],
+    ["without input, and more output than was held, is none", [finish(0, 70)], ["delivered", 170], 170],
+    ["without output, of a stream that spoke, is none", [finish(400, 0)], ["delivered", 405], 450],
+    ["that is negative is none", [finish(-5, -5)], ["delivered", 105], 150],
     ["that is enormous is charged", [finish(Number.MAX_SAFE_INTEGER, 10)], ["reported", Number.MAX_SAFE_INTEGER]]
   ]
-  for (const [name, finishes, [source, tokens]] of cases) {
+  for (const [name, finishes, [source, tokens], ofCallTokens = tokens] of cases) {
     it.effect(name, () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(yield* ofStream([...said, ...finishes])(drain), [[source], tokens])
@@ -101,10 +109,9 @@ describe("a usage", () => {
     it.effect(`${name}, of a call`, () =>
       Effect.gen(function* () {
         const answer = Effect.succeed<Array<Response.PartEncoded>>([{ type: "text", text: "x" }, ...finishes])
-        const expected = source === "reported" ? tokens : Math.max(150, tokens)
         assert.deepStrictEqual(yield* ofCall(answer)(ask), [
           [source === "reported" ? "reported" : "estimated"],
-          expected
+          ofCallTokens
         ])
       })
     )
@@ -147,6 +154,44 @@ describe("a usage", () => {
 
 describe("an abandoned stream", () => {
   const parts = [start, delta("delta one "), delta("two"), finish(90, 10)]
+
+  it.effect("that told its usage on the way is charged what came after it too", () =>
+    Effect.gen(function* () {
+      const early = [start, finish(90, 1), delta("delta one "), delta("two")]
+      assert.deepStrictEqual(yield* ofStream(early)(Stream.runDrain(Stream.take(listen, 4))), [
+        ["delivered"],
+        100 + "delta one two".length
+      ])
+      assert.deepStrictEqual(yield* ofStream([...early, finish(90, 4)])(Stream.runDrain(listen)), [["reported"], 94])
+    })
+  )
+
+  it.effect("that delivered a file is charged what was held: what a file takes is not known", () =>
+    Effect.gen(function* () {
+      const file: Response.StreamPartEncoded = { type: "file", mediaType: "image/png", data: "AA==" }
+      assert.deepStrictEqual(yield* ofStream([start, delta("delta"), file])(Stream.runDrain(listen)), [
+        ["estimated"],
+        150
+      ])
+    })
+  )
+
+  it.effect("whose scope was closed while it waited for its turn is not sent, and costs nothing", () =>
+    Effect.gen(function* () {
+      for (const end of [Exit.void, Exit.fail("closed")]) {
+        let sent = 0
+        const layer = budgeted({ stream: Stream.suspend(() => (sent++, Stream.fromIterable(parts))) }, cap)
+        const [exit, tokens] = yield* Effect.gen(function* () {
+          const scope = yield* Scope.make()
+          const pull = yield* Channel.toPullScoped(Stream.toChannel(listen), scope)
+          yield* Scope.close(scope, end)
+          return [yield* Effect.exit(pull), yield* charged] as const
+        }).pipe(Effect.provide(layer))
+        assert.isTrue(Exit.isFailure(exit))
+        assert.deepStrictEqual([sent, tokens], [0, 0])
+      }
+    })
+  )
 
   it.effect("that was never run reserves nothing", () =>
     Effect.gen(function* () {
@@ -192,6 +237,15 @@ describe("an abandoned stream", () => {
     Effect.gen(function* () {
       const long = [start, delta("delta" + "x".repeat(1_000))]
       assert.deepStrictEqual(yield* ofStream(long)(Stream.runDrain(listen)), [["delivered"], 150])
+    })
+  )
+
+  it.effect("is charged all that a tokenizer counts, also above the ceiling: then it was not kept", () =>
+    Effect.gen(function* () {
+      const said = "x".repeat(1_000)
+      const letters = Tokenizer.make({ tokenize: () => Effect.succeed(Array.from(said, () => 0)) })
+      const drain = Effect.provideService(Stream.runDrain(listen), Tokenizer.Tokenizer, letters)
+      assert.deepStrictEqual(yield* ofStream([start, delta(said)])(drain), [["delivered"], 1_100])
     })
   )
 })

@@ -1,9 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Effect, Exit, Layer, Option, Ref, Schema, Stream } from "effect"
-import { LanguageModel, OpenAiStructuredOutput, type Response, Telemetry, Tool, Toolkit } from "effect/ai"
+import {
+  AiError,
+  LanguageModel,
+  OpenAiStructuredOutput,
+  type Prompt,
+  type Response,
+  Telemetry,
+  Tool,
+  Toolkit
+} from "effect/ai"
 import { BudgetExceeded, Limit, TokenGuard } from "../../src/index.ts"
 import { BudgetedLanguageModel, Estimator, MaxOutputTokens } from "../../src/ai/index.ts"
-import { ask, budgeted, cap, charged, delta, fake, finish, text } from "./utils.ts"
+import { aiError, ask, budgeted, cap, charged, delta, fake, finish, text } from "./utils.ts"
 
 const Search = Tool.make("Search", {
   description: "Searches the catalogue",
@@ -223,6 +232,93 @@ describe("a call with tools", () => {
       }).pipe(Effect.provide(layer))
     })
   )
+
+  it.effect("that was cut by a slow reader is charged what had come, not what was read", () =>
+    Effect.gen(function* () {
+      const read = yield* Deferred.make<void>()
+      const ended = yield* Deferred.make<void>()
+      const toolkit = yield* Effect.provide(both, both.toLayer(handlers))
+      const stream = Stream.make(delta("delta")).pipe(
+        Stream.concat(Stream.drain(Stream.fromEffect(Deferred.await(read)))),
+        Stream.concat(Stream.make(delta("more"), finish(80, 20))),
+        Stream.concat(Stream.drain(Stream.fromEffect(Deferred.succeed(ended, undefined))))
+      )
+      const reader = Stream.runForEach(LanguageModel.streamText({ prompt: "hi", toolkit }), () =>
+        Effect.gen(function* () {
+          yield* Deferred.succeed(read, undefined)
+          yield* Deferred.await(ended)
+          for (let i = 0; i < 20; i++) yield* Effect.yieldNow
+          return yield* Effect.fail("enough" as const)
+        })
+      )
+      yield* Effect.gen(function* () {
+        assert.strictEqual(yield* Effect.flip(reader), "enough")
+        assert.strictEqual(yield* charged, 100)
+      }).pipe(Effect.provide(budgeted({ stream }, cap)))
+    })
+  )
+
+  describe("that begins with a tool that was approved earlier", () => {
+    const Send = Tool.make("Send", { success: Schema.String })
+    const send = Toolkit.make(Send)
+    const id = "call"
+    const approved: ReadonlyArray<Prompt.MessageEncoded> = [
+      { role: "user", content: [{ type: "text", text: "hi" }] },
+      {
+        role: "assistant",
+        content: [
+          { type: "tool-call", id, name: "Send", params: {}, providerExecuted: false },
+          { type: "tool-approval-request", approvalId: "approval", toolCallId: id }
+        ]
+      },
+      { role: "tool", content: [{ type: "tool-approval-response", approvalId: "approval", approved: true }] }
+    ]
+    const limited = aiError(new AiError.RateLimitError({}))
+    for (const method of ["generateText", "streamText"] as const) {
+      /** What is charged, and how often the tool ran; it fails like a provider after it has run so often. */
+      const run = (
+        answer: Effect.Effect<Array<Response.ToolCallPartEncoded>, AiError.AiError>,
+        runs = 1,
+        prompt: Prompt.RawInput = approved
+      ) =>
+        Effect.gen(function* () {
+          let times = 0
+          const toolkit = yield* Effect.provide(
+            send,
+            send.toLayer({
+              Send: () => Effect.suspend(() => (times++ < runs ? Effect.succeed("sent") : Effect.fail(limited)))
+            })
+          )
+          yield* Effect.flip(
+            method === "generateText"
+              ? LanguageModel.generateText({ prompt, toolkit })
+              : Stream.runDrain(LanguageModel.streamText({ prompt, toolkit }))
+          )
+          return [times, yield* charged]
+        }).pipe(Effect.provide(budgeted({ answer, stream: Stream.fromIterableEffect(answer) }, cap)))
+
+      it.effect(`and is turned away then costs nothing (${method})`, () =>
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* run(Effect.fail(limited)), [1, 0])
+        })
+      )
+
+      it.effect(`and then calls it anew by the same name is not refunded (${method})`, () =>
+        Effect.gen(function* () {
+          const again = Effect.succeed([{ ...call("Send", {}), id }])
+          assert.deepStrictEqual(yield* run(again), [2, 150])
+          const result: Prompt.ToolMessagePartEncoded = {
+            type: "tool-result",
+            id,
+            name: "Send",
+            isFailure: false,
+            result: "sent"
+          }
+          assert.deepStrictEqual(yield* run(again, 0, [...approved, { role: "tool", content: [result] }]), [1, 150])
+        })
+      )
+    }
+  })
 
   describe("whose handler asks a model under another budget", () => {
     for (const [ending, handler, charge] of [

@@ -128,6 +128,8 @@ export const reduce = (
 ): void => {
   const hold = records.holds.get(id)
   if (hold === undefined || hold.outcome !== undefined || step <= hold.step) return
+  // Its books were lost, and what it held with them.
+  if (hold.entries.some(({ budget }) => !records.budgets.has(budget))) return
   const entries = hold.entries.map((entry, i): HeldOf => {
     const left: Array<HeldOf["parts"][number]> = []
     let rest = amounts[i]!
