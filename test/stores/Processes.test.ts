@@ -17,7 +17,6 @@ class Tokens extends Budget.Service<Tokens>()("processes/Tokens") {}
 
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url))
 const PROCESSES = 4
-const RESERVATIONS = 20_000
 const MOST_AMOUNT = 10
 const CONCURRENCY = 16
 
@@ -96,6 +95,7 @@ const run = (
   limit: Limit.Limit,
   /** Where the store itself is, without what disturbs it. */
   quiet: Job["store"],
+  reservations: number,
   disturbances: ReadonlyArray<Disturbance>
 ): Effect.Effect<void, unknown, Scope.Scope> =>
   Effect.gen(function* () {
@@ -109,9 +109,9 @@ const run = (
           leased,
           limit,
           journal: join(directory, `${i}`),
-          reservations: RESERVATIONS / PROCESSES,
-          // Clocks that are minutes apart.
-          skew: (i - 1) * 7 * 60_000
+          reservations: reservations / PROCESSES,
+          // Clocks that are minutes apart, where the store has one of its own.
+          skew: store._tag === "sqlite" ? 0 : (i - 1) * 7 * 60_000
         },
         i,
         heard,
@@ -165,12 +165,10 @@ const run = (
     assert.isAtMost(snapshot.charged, heard.acknowledged + inFlight * (leased ? 50 : 1), told)
     // No overspend, but for what came late to holds that had expired.
     assert.isAtLeast(available, -heard.late - (leased ? 0 : inFlight), told)
-    assert.isAtLeast(kills, 3, told)
-    assert.isAtLeast(heard.commits, RESERVATIONS / 4, told)
+    assert.isAtLeast(kills, 1, told)
+    assert.isAtLeast(heard.commits, reservations / 4, told)
     console.log(`${store._tag}${leased ? ", leased" : ""}: ${told}`)
   })
-
-const LIMIT = Limit.capacity(45_000)
 
 for (const seed of seeds(1)) {
   describeWith(Redis.server, `four processes over Redis, seed ${seed}`, () => {
@@ -188,8 +186,9 @@ for (const seed of seeds(1)) {
                 seed,
                 { _tag: "redis", port: proxy.port },
                 leased,
-                LIMIT,
+                Limit.capacity(45_000),
                 { _tag: "redis", port: server.port },
+                20_000,
                 [killOrPause, killOrPause, killOrPause, cut, restart]
               )
             })
@@ -207,7 +206,11 @@ for (const seed of seeds(1)) {
           Effect.gen(function* () {
             const server = yield* Postgres.make
             const store = { _tag: "postgres", port: server.port } as const
-            yield* run(seed, store, false, LIMIT, store, [killOrPause, killOrPause, () => server.restart])
+            yield* run(seed, store, false, Limit.capacity(9_000), store, 4_000, [
+              killOrPause,
+              killOrPause,
+              () => server.restart
+            ])
           })
         ),
       120_000
@@ -221,7 +224,7 @@ for (const seed of seeds(1)) {
         Effect.gen(function* () {
           const filename = join(yield* temporary, "books.sqlite")
           const store = { _tag: "sqlite", filename } as const
-          yield* run(seed, store, false, LIMIT, store, [killOrPause])
+          yield* run(seed, store, false, Limit.capacity(9_000), store, 4_000, [killOrPause])
         })
       ),
     120_000
