@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Layer, type Scope } from "effect"
+import { Effect, Fiber, Layer, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -135,8 +135,9 @@ const run = (
         })
       }
     })
-    yield* Effect.forkChild(disturbing)
+    const disturber = yield* Effect.forkChild(disturbing)
     yield* Effect.promise(() => all)
+    yield* Fiber.join(disturber)
 
     // What the last ones could not send is sent by whoever starts next.
     const job = (i: number): Job => ({
