@@ -200,7 +200,8 @@ const operationOf = (
   reference: Reference,
   names: ReadonlyArray<string>,
   known: Array<Known>,
-  greatest: number
+  greatest: number,
+  atOnce: boolean
 ): Operation => {
   const onExpiry = random.pick(["progress", "hold"] as const)
   const expiresAfter = random.pick([1, 1_000, 10_000, 60_000])
@@ -319,6 +320,8 @@ const operationOf = (
       )
     }
     default: {
+      // A change reads and writes, and others may come between.
+      if (atOnce) return fresher()
       const budgets = someOf(random, names.slice(0, -1))
       const change = changeOf(random.fork(), greatest, budgets)
       return both(
@@ -353,8 +356,15 @@ const timeOf = (random: Random, reference: Reference): number => {
   ])()
 }
 
+export interface DifferentialOptions {
+  readonly seeds: number
+  readonly steps: number
+  /** Asks for up to so many operations at once, for books that take them in the order in which they are asked for. Default 1. */
+  readonly atOnce?: number | undefined
+}
+
 /** What the operations of random programs answer, and the books after each, against the reference. */
-export const differential = <R>(make: MakeSubject<R>, options: { readonly seeds: number; readonly steps: number }) =>
+export const differential = <R>(make: MakeSubject<R>, options: DifferentialOptions) =>
   forSeedsEffect(options.seeds, (seed) =>
     Effect.gen(function* () {
       const random = seeded(seed)
@@ -374,12 +384,16 @@ export const differential = <R>(make: MakeSubject<R>, options: { readonly seeds:
       for (let i = 0; i < options.steps; i++) {
         reference.now = timeOf(random, reference)
         yield* setTime(reference.now)
-        const operation = operationOf(random, reference, names, known, greatest)
-        past.push(`at ${reference.now} ${operation.says}`)
+        const expected: Array<unknown> = []
+        const operations = Array.from({ length: random.int(1, options.atOnce ?? 1) }, () => {
+          const operation = operationOf(random, reference, names, known, greatest, options.atOnce !== undefined)
+          past.push(`at ${reference.now} ${operation.says}`)
+          expected.push(plain(operation.reference(reference)))
+          return operation
+        })
         const story = () => past.slice(-12).join("\n")
-        const expected = plain(operation.reference(reference))
-        const answered = plain(yield* operation.test(books))
-        assert.deepStrictEqual(answered, expected, `the answer to step ${i} of\n${story()}`)
+        const answers = yield* Effect.forEach(operations, ({ test }) => test(books), { concurrency: "unbounded" })
+        assert.deepStrictEqual(answers.map(plain), expected, `the answers to step ${i} of\n${story()}`)
         const shown = plain(yield* books.read(names))
         assert.deepStrictEqual(shown, plain(reference.read(names)), `the books after step ${i} of\n${story()}`)
       }

@@ -1,0 +1,4 @@
+/**
+ * Budgets in Redis. It rests on `effect/persistence`, which Effect marks as unstable.
+ */
+export * as RedisBudgetStore from "./RedisBudgetStore.ts"
