@@ -21,7 +21,7 @@
  *   const resources = yield* QuotaManifest.environment(manifest, "production")
  *   return Object.values(resources).map(({ limit, units }) => `${Limit.format(limit)}, in ${units}`)
  * })
- * const [tokens, workers] = Effect.runSync(program)
+ * const [tokens, workers] = await Effect.runPromise(program)
  * console.log(tokens) // rate of 100000 per 1m (burst 200000), in tokens
  * console.log(workers) // concurrency of 8, in units
  * ```
@@ -56,7 +56,7 @@ import * as Stream from "effect/Stream"
 import type { Enforcement } from "./BudgetStore.ts"
 import { read, write } from "./internal/quota/manifest.ts"
 import { contents, type Content } from "./internal/quota/watch.ts"
-import * as yaml from "./internal/quota/yaml.ts"
+import type * as Yaml from "./internal/quota/yaml.ts"
 import * as Limit from "./Limit.ts"
 
 /** One named resource. */
@@ -172,7 +172,7 @@ const failure = (file: string | undefined, problems: ManifestError["problems"]):
  *       limit: { type: rate, value: 100 }
  *       enforcement: block
  * `
- * const error = Effect.runSync(Effect.flip(QuotaManifest.parse(text, { file: "quotas.yaml" })))
+ * const error = await Effect.runPromise(Effect.flip(QuotaManifest.parse(text, { file: "quotas.yaml" })))
  * console.log(error.problems.length) // 2
  * console.log(error.problems[1]?.path.join(" ")) // environments production api-tokens enforcement
  * console.log(error.problems[1]?.message) // must be reject, throttle or terminate, not "block"
@@ -182,12 +182,21 @@ export const parse = (
   text: string,
   options?: { readonly file?: string | undefined }
 ): Effect.Effect<QuotaManifest, ManifestError> =>
-  Effect.suspend(() => {
+  Effect.flatMap(yaml, (yaml) => {
     const parsed = yaml.parse(text)
     if (Result.isFailure(parsed)) return Effect.fail(failure(options?.file, [{ path: [], ...parsed.failure }]))
     const { manifest, problems } = read(parsed.success)
     return problems.length === 0 ? Effect.succeed(manifest) : Effect.fail(failure(options?.file, problems))
   })
+
+let loaded: typeof Yaml | undefined
+
+/** Loaded when a text is read: it rests on a part of `effect` that may still change, which most programs have no use for. */
+const yaml: Effect.Effect<typeof Yaml> = Effect.suspend(() =>
+  loaded === undefined
+    ? Effect.promise(async () => (loaded = await import("./internal/quota/yaml.ts")))
+    : Effect.succeed(loaded)
+)
 
 const decode = (path: string, content: Content): Effect.Effect<QuotaManifest, ManifestError> =>
   Result.isSuccess(content)

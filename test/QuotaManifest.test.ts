@@ -24,6 +24,9 @@ import { forSeeds, make, type Random } from "./utils/random.ts"
 
 type Manifest = QuotaManifest.QuotaManifest
 
+// The parser is loaded with the first text.
+await Effect.runPromise(QuotaManifest.parse("environments: {}"))
+
 const parsed = (text: string): Manifest => Effect.runSync(QuotaManifest.parse(text))
 
 /** The lines that the error says, of a file `quotas.yaml`. */
