@@ -15,9 +15,9 @@
  * console.log(Layer.isLayer(Rows)) // true
  * ```
  *
- * Each step is one script, and so one round trip, at the server's clock. It takes Redis 5 or later, or a server that speaks the
- * same. All keys of a group begin with `{group}:`, so they are in one slot of a cluster: budgets that are reserved together are in
- * one group, others can have groups of their own.
+ * Each step is one round trip of a script, at the server's clock; steps that a process asks for while others are under way go
+ * together. All keys of a group begin with `{group}:`, so they are in one slot of a cluster: budgets that are reserved together are
+ * in one group, others can have groups of their own. It is tested with Redis 7.
  *
  * What Redis loses, the books lose: with `appendfsync everysec`, a server that dies forgets up to a second of settlements, and a
  * replica that takes over what had not reached it. A server must not evict these keys (`maxmemory-policy noeviction`).

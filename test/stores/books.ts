@@ -177,11 +177,29 @@ const changeOf = (random: Random, greatest: number, budgets: ReadonlyArray<strin
   const changes = budgets.map(() => {
     const amount = amountOf(random, greatest)
     const limits = [0, 1, 2].map(() => limitOf(random, greatest))
+    const level = random.int(-MAX, MAX)
+    const [part, behind] = [random.next(), random.pick([0, 1, random.int(0, 1e10), -random.int(0, 1e10)])]
     return random.pick<(ledger: Ledger.Ledger, i: number, now: number) => Ledger.Ledger>([
       (ledger) => Ledger.topUp(ledger, amount) ?? ledger,
       (ledger) => Ledger.replenish(ledger),
       (ledger, _, now) => Ledger.reset(ledger, now),
-      (ledger, i, now) => Ledger.setLimit(ledger, limits[i]!, now)
+      (ledger, i, now) => Ledger.setLimit(ledger, limits[i]!, now),
+      // Any books there could be of what is held.
+      (ledger, _, now) => {
+        const available = Math.min(level, Limit.maximum(ledger.limit), MAX - ledger.held)
+        const { flow, limit } = ledger
+        return {
+          ...ledger,
+          granted: available + ledger.held,
+          available,
+          spent: 0,
+          at: flow === undefined || limit._tag !== "Rate" ? ledger.at : now - behind,
+          carry:
+            flow === undefined || limit._tag !== "Rate" || limit.refill === "interval"
+              ? 0
+              : Math.floor(part * flow.millis)
+        }
+      }
     ])
   })
   const again = random.chance(0.1) ? [limitOf(random, greatest), limitOf(random, greatest)] : undefined
@@ -343,6 +361,16 @@ const timeOf = (random: Random, reference: Reference): number => {
       ledgers.flatMap(({ at, flow }) => (flow === undefined ? [] : [at + flow.millis]))
     )
   ].filter((edge) => edge >= now && edge < now + 1e12)
+  // As far back as a bucket fills in.
+  const back = [...records.budgets.values()]
+    .flatMap(({ ledgers }) =>
+      ledgers.map(({ at, flow, limit }) =>
+        flow === undefined || limit._tag !== "Rate"
+          ? NaN
+          : at - Number((BigInt(limit.burst) * BigInt(flow.millis)) / BigInt(flow.units))
+      )
+    )
+    .filter((edge) => edge > 0 && edge < now)
   return random.pick([
     () => now,
     () => now,
@@ -351,6 +379,7 @@ const timeOf = (random: Random, reference: Reference): number => {
     () => now + random.int(1, 200_000),
     () => now + random.int(1, 1e10),
     () => (edges.length === 0 ? now : random.pick(edges) + random.int(-1, 1)),
+    () => (back.length === 0 ? now : random.pick(back) + random.int(-1, 1)),
     () => Math.max(0, now - random.int(1, 2_000)),
     () => Math.max(0, now - random.int(1, 1e8))
   ])()
@@ -489,6 +518,30 @@ export const suite = <R>(
           [3, 3, 3]
         )
         assert.deepStrictEqual(yield* books.hold(holdOf("three", { wide: 1, missing: 1 })), { _tag: "Unopened" })
+      })
+    )
+  )
+
+  it.live("a refill whose product leaves the safe integers is exact to the unit", () =>
+    run(
+      Effect.gen(function* () {
+        const { books } = yield* make(START, { keepOutcomes: KEEP_OUTCOMES })
+        const limits = (["continuous", "interval"] as const).map((refill) =>
+          Limit.rate({ amount: 3, per: "1 milli", burst: 10, refill })
+        )
+        // 3 each millisecond make 2^53 + 1, which is no double, against a debt of 2^53 - 1.
+        yield* books.update(["rows"], (_, now) => {
+          const budget = fresh(limits, now)
+          const indebted = { granted: -MAX, available: -MAX, at: now - 3_002_399_751_580_331 }
+          return [{ ...budget, ledgers: budget.ledgers.map((ledger) => ({ ...ledger, ...indebted })) }]
+        })
+        // What holds writes the refilled books.
+        yield* books.hold(holdOf("one", { rows: 0 }))
+        const [budget] = yield* books.read(["rows"])
+        assert.deepStrictEqual(
+          budget!.ledgers.map(({ available }) => available),
+          [2, 2]
+        )
       })
     )
   )

@@ -4,9 +4,9 @@
  */
 import { NodeRedis, NodeServices } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import { Cause, Clock, Duration, Effect, Exit, Layer, Redacted, Schedule } from "effect"
+import { Clock, Duration, Effect, Layer, Redacted, Schedule } from "effect"
 import { writeSync } from "node:fs"
-import { Budget, BudgetStore, FailedReservation, type Limit } from "../../src/index.ts"
+import { Budget, BudgetStore, type Limit } from "../../src/index.ts"
 import { RedisBudgetStore } from "../../src/redis/index.ts"
 import { NodeSqlite, SqlBudgetStore } from "../../src/sql/index.ts"
 import { make as makeRandom } from "../utils/random.ts"
@@ -82,21 +82,21 @@ const program = (job: Job) =>
       const amount = random.int(1, 10)
       const actual = random.int(0, amount)
       const pause = Duration.millis(random.int(0, 3))
-      return Effect.exit(
-        tokens.withReservation(amount, (reservation) =>
+      return tokens
+        .withReservation(amount, (reservation) =>
           Effect.andThen(
             Effect.sleep(pause),
             Effect.map(reservation.commit(actual), ({ late }) => say(`${late ? "late" : "ack"} ${actual}`))
           )
         )
-      ).pipe(
-        Effect.tap((exit) => {
-          if (Exit.isSuccess(exit)) return Effect.void
-          say("no 0")
-          // A store that is away is not asked again at once.
-          return Cause.squash(exit.cause) instanceof FailedReservation ? Effect.sleep(20) : Effect.void
-        })
-      )
+        .pipe(
+          // A store that is away is asked again, but not at once.
+          Effect.retry({
+            while: (error) => error._tag === "FailedReservation",
+            schedule: Schedule.spaced("20 millis")
+          }),
+          Effect.catchTag("BudgetExceeded", () => Effect.sync(() => say("no 0")))
+        )
     })
     yield* Effect.forEach(Array.from({ length: job.reservations }), () => one, { concurrency: 16, discard: true })
   })

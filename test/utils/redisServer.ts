@@ -2,6 +2,7 @@
 import { NodeRedis } from "@effect/platform-node"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import type * as Redis from "effect/persistence/Redis"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -109,7 +110,11 @@ export const make = (options: Options = {}): Effect.Effect<RedisServer, never, S
 
 /** A client of the server at this port. It connects again for as long as it takes. */
 export const client = (port: number): Layer.Layer<Redis.Redis | NodeRedis.NodeRedis> =>
-  NodeRedis.layer({ socket: { host: "127.0.0.1", port, reconnectStrategy: () => 20 } }).pipe(Layer.orDie)
+  NodeRedis.layer({ socket: { host: "127.0.0.1", port, reconnectStrategy: () => 20 } }).pipe(
+    Layer.orDie,
+    // It would warn of each connection that a test cuts.
+    Layer.provide(Logger.layer([]))
+  )
 
 /** A server of its own, and a client of it. */
 export const layer = (options?: Options): Layer.Layer<Redis.Redis | NodeRedis.NodeRedis> =>

@@ -1,4 +1,7 @@
-/** The books of many processes in Redis: one script, and so one round trip, for each step. */
+/**
+ * The books of many processes in Redis. Each step is one round trip of a script, at most: those that are asked for while others are
+ * under way go together in the next.
+ */
 import * as Effect from "effect/Effect"
 import * as Redis from "effect/persistence/Redis"
 import * as Schedule from "effect/Schedule"
