@@ -14,8 +14,9 @@ export interface Comparison {
   readonly text: string
   readonly of: Case
   readonly to: Case
-  /** The goal; without it, the ratio is for information. */
+  /** The goal; without one, the ratio is for information. */
   readonly atMost?: number
+  readonly atLeast?: number
 }
 
 export interface Suite {

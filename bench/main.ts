@@ -1,10 +1,12 @@
 /**
- * `npm run bench [-- --quick] [-- --only PATTERN] [-- --json FILE]`
+ * `npm run bench [-- stores] [-- --quick] [-- --only PATTERN] [-- --json FILE]`
  *
- * Times the library beside others and holds the ratios against its goals. It reports; a goal that is missed fails nothing.
+ * Times the library beside others and holds the ratios against its goals: the books in memory, or the `stores` that several
+ * processes share. It reports; a goal that is missed fails nothing.
  */
 import { BudgetStore } from "effect-budget"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import { writeFile } from "node:fs/promises"
 import { parseArgs } from "node:util"
 import { budgetSuite } from "./cases/budget.ts"
@@ -16,9 +18,10 @@ import { transactionSuite } from "./cases/transaction.ts"
 import { makeYardsticks } from "./cases/yardsticks.ts"
 import { type Case, emptyLoop, measure, ratio, type Samples, type Settings, spread, type Suite } from "./harness.ts"
 import { bytesEach, type Kind } from "./memory.ts"
-import { environment, meets, timeTable, type Verdict, verdictTable } from "./report.ts"
+import { type Bench, environment, meets, timeTable, type Verdict, verdictTable } from "./report.ts"
 
-const { values: flags } = parseArgs({
+const { positionals, values: flags } = parseArgs({
+  allowPositionals: true,
   options: { quick: { type: "boolean" }, only: { type: "string" }, json: { type: "string" } }
 })
 
@@ -34,20 +37,35 @@ const settings: Record<"loops" | "waiting", Settings> = flags.quick
       waiting: { repeats: 5, warmUpMillis: 1_000, sampleMillis: 100 }
     }
 
-const makeSuites = Effect.gen(function* () {
+/** The books in memory, beside what others take for the nearest thing that they do. */
+const engine = Effect.gen(function* () {
   const yardsticks = yield* makeYardsticks
-  return {
-    loops: [
-      { title: "Yardsticks", cases: Object.values(yardsticks), comparisons: [] },
-      yield* guardSuite(yardsticks),
-      yield* budgetSuite(yardsticks),
-      yield* denialSuite,
-      yield* quotaSuite,
-      yield* transactionSuite(yardsticks)
+  const loops = [
+    { title: "Yardsticks", cases: Object.values(yardsticks), comparisons: [] },
+    yield* guardSuite(yardsticks),
+    yield* budgetSuite(yardsticks),
+    yield* denialSuite,
+    yield* quotaSuite,
+    yield* transactionSuite(yardsticks)
+  ]
+  const bench: Bench = {
+    packages: ["effect", "p-limit", "p-queue", "rate-limiter-flexible"],
+    notes: [
+      "Times are CPU time. Those of effects include the loop that drives them; ratios between two effects leave it out."
     ],
-    waiting: [yield* queueSuite]
+    groups: [
+      { suites: loops, settings: settings.loops },
+      { suites: [yield* queueSuite], settings: settings.waiting }
+    ],
+    figures: (wanted) => Effect.promise(() => measureMemory(wanted))
   }
-})
+  return bench
+}).pipe(Effect.provide(BudgetStore.BudgetStore.layerMemory))
+
+const stores = Effect.flatMap(
+  Effect.promise(() => import("./stores.ts")),
+  ({ stores }) => stores(settings.loops, flags.quick === true)
+)
 
 /** Measures what the pattern names, each with the cases that it is compared with. */
 const measureSuites = async (suites: ReadonlyArray<Suite>, settings: Settings): Promise<Samples> => {
@@ -64,13 +82,14 @@ const verdictsOf = (suites: ReadonlyArray<Suite>, samples: Samples): ReadonlyArr
   suites.flatMap(({ comparisons }) =>
     comparisons.flatMap((comparison): ReadonlyArray<Verdict> => {
       const measured = ratio(samples, comparison)
-      return measured === undefined ? [] : [{ text: comparison.text, measured, atMost: comparison.atMost, unit: "x" }]
+      const { atLeast, atMost, text } = comparison
+      return measured === undefined ? [] : [{ text, measured, atMost, atLeast, unit: "x" }]
     })
   )
 
-const measureMemory = async (): Promise<ReadonlyArray<Verdict>> => {
+const measureMemory = async (wanted: (text: string) => boolean): Promise<ReadonlyArray<Verdict>> => {
   const text = "heap for each open reservation of one scope, a million"
-  if (!only.test(text)) return []
+  if (!wanted(text)) return []
   const runs = async (kind: Kind) => spread([await bytesEach(kind), await bytesEach(kind), await bytesEach(kind)])
   return [
     { text, measured: await runs("reservation"), atMost: 400, unit: "bytes" },
@@ -82,30 +101,31 @@ const measureMemory = async (): Promise<ReadonlyArray<Verdict>> => {
   ]
 }
 
-const run = async ({ loops, waiting }: Effect.Success<typeof makeSuites>): Promise<void> => {
-  const { machine, node, packages } = await environment()
+const run = async (bench: Bench): Promise<void> => {
+  const { machine, node, packages } = await environment(bench.packages)
   console.log(`${machine.cpu}, ${machine.cores} cores, node ${node}`)
   console.log(
     Object.entries(packages)
       .map(([name, version]) => `${name} ${version}`)
       .join(", ")
   )
-  console.log(
-    "Times are CPU time. Those of effects include the loop that drives them; ratios between two effects leave it out.\n"
-  )
+  console.log(`${bench.notes.join("\n")}\n`)
 
-  const samples = new Map([
-    ...(await measureSuites(loops, settings.loops)),
-    ...(await measureSuites(waiting, settings.waiting))
-  ])
-  const suites = [...loops, ...waiting]
+  const samples = new Map<Case, ReadonlyArray<number>>()
+  for (const { settings, suites } of bench.groups) {
+    for (const [one, nanos] of await measureSuites(suites, settings)) samples.set(one, nanos)
+  }
+  const suites = bench.groups.flatMap(({ suites }) => suites)
   for (const suite of suites) {
     if (suite.cases.some((one) => samples.has(one))) console.log(`${timeTable(suite, samples)}\n`)
   }
 
-  const verdicts = [...verdictsOf(suites, samples), ...(await measureMemory())]
-  const goals = verdicts.filter(({ atMost }) => atMost !== undefined)
-  const others = verdicts.filter(({ atMost }) => atMost === undefined)
+  const verdicts = [
+    ...verdictsOf(suites, samples),
+    ...(await Effect.runPromise(bench.figures((text) => only.test(text))))
+  ]
+  const goals = verdicts.filter((verdict) => meets(verdict) !== undefined)
+  const others = verdicts.filter((verdict) => meets(verdict) === undefined)
   if (goals.length > 0) console.log(`${verdictTable("Goals", goals)}\n`)
   if (others.length > 0) console.log(`${verdictTable("For information", others)}\n`)
   console.log(`${goals.filter(meets).length} of ${goals.length} goals met`)
@@ -117,6 +137,7 @@ const run = async ({ loops, waiting }: Effect.Success<typeof makeSuites>): Promi
         return nanos === undefined ? [] : [{ suite: title, name: one.name, nanos: { ...spread(nanos), all: nanos } }]
       })
     )
+    const settings = bench.groups.map(({ settings }) => settings)
     const figures = verdicts.map((verdict) => ({ ...verdict, ok: meets(verdict) }))
     await writeFile(
       flags.json,
@@ -125,10 +146,8 @@ const run = async ({ loops, waiting }: Effect.Success<typeof makeSuites>): Promi
   }
 }
 
-await Effect.runPromise(
-  makeSuites.pipe(
-    Effect.flatMap((suites) => Effect.promise(() => run(suites))),
-    Effect.scoped,
-    Effect.provide(BudgetStore.BudgetStore.layerMemory)
-  )
-)
+const benches: Readonly<Record<string, Effect.Effect<Bench, unknown, Scope.Scope>>> = { engine, stores }
+const bench = benches[positionals[0] ?? "engine"]
+if (bench === undefined) throw new Error(`there is no bench "${positionals[0]}"`)
+
+await Effect.runPromise(Effect.scoped(Effect.flatMap(bench, (bench) => Effect.promise(() => run(bench)))))

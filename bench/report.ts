@@ -1,18 +1,34 @@
 /** What a run prints and writes. */
+import type * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import { arch, availableParallelism, cpus, platform, totalmem } from "node:os"
-import { type Samples, type Spread, spread, type Suite } from "./harness.ts"
+import { type Samples, type Settings, type Spread, spread, type Suite } from "./harness.ts"
+
+/** What a run measures and says. */
+export interface Bench {
+  /** The packages whose versions are told. */
+  readonly packages: ReadonlyArray<string>
+  /** What there is to know of the figures. */
+  readonly notes: ReadonlyArray<string>
+  /** Those of one group are measured interleaved. */
+  readonly groups: ReadonlyArray<{ readonly suites: ReadonlyArray<Suite>; readonly settings: Settings }>
+  /** What is not a ratio of times, as far as its text is wanted. */
+  readonly figures: (wanted: (text: string) => boolean) => Effect.Effect<ReadonlyArray<Verdict>>
+}
 
 /** A measured figure beside its goal; without a goal, it is for information. */
 export interface Verdict {
   readonly text: string
   readonly measured: Spread
   readonly atMost?: number | undefined
-  readonly unit: "x" | "bytes"
+  readonly atLeast?: number | undefined
+  readonly unit: "x" | "bytes" | "round trips"
 }
 
-export const meets = ({ atMost, measured }: Verdict): boolean | undefined =>
-  atMost === undefined ? undefined : measured.median <= atMost
+export const meets = ({ atLeast, atMost, measured }: Verdict): boolean | undefined =>
+  atMost === undefined && atLeast === undefined
+    ? undefined
+    : measured.median <= (atMost ?? Infinity) && measured.median >= (atLeast ?? -Infinity)
 
 export const timeTable = (suite: Suite, samples: Samples): string =>
   table(
@@ -29,13 +45,19 @@ export const verdictTable = (title: string, verdicts: ReadonlyArray<Verdict>): s
   table(
     [title, "measured", "half of the repeats", "goal", ""],
     verdicts.map((verdict) => {
-      const { atMost, measured, text, unit } = verdict
-      const figure = (n: number) => (unit === "x" ? `${n.toFixed(2)} x` : `${Math.round(n)} bytes`)
+      const { atLeast, atMost, measured, text, unit } = verdict
+      const figure = (n: number) => `${unit === "bytes" ? Math.round(n) : n.toFixed(2)} ${unit}`
+      const goal = (n: number) => (unit === "bytes" ? figure(n) : `${n} ${unit}`)
       return [
         text,
         figure(measured.median),
         `${figure(measured.low)} to ${figure(measured.high)}`,
-        atMost === undefined ? "" : `at most ${unit === "x" ? `${atMost} x` : figure(atMost)}`,
+        [
+          atMost === undefined ? [] : `at most ${goal(atMost)}`,
+          atLeast === undefined ? [] : `at least ${goal(atLeast)}`
+        ]
+          .flat()
+          .join(", "),
         { true: "ok", false: "falls short", undefined: "" }[`${meets(verdict)}`]
       ]
     })
@@ -54,9 +76,7 @@ const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<st
   return [line(head), widths.map((width) => "-".repeat(width)).join("  "), ...rows.map(line)].join("\n")
 }
 
-const packages = ["effect", "p-limit", "p-queue", "rate-limiter-flexible"] as const
-
-export const environment = async () => ({
+export const environment = async (packages: ReadonlyArray<string>) => ({
   machine: {
     cpu: cpus()[0]?.model,
     cores: availableParallelism(),
