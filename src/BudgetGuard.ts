@@ -22,7 +22,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Books, Options } from "./Budget.ts"
 import { books, open } from "./Budget.ts"
-import type { BudgetStore } from "./BudgetStore.ts"
+import type { BudgetStore, Hold } from "./BudgetStore.ts"
 import { badAmount, isAmount } from "./internal/amount.ts"
 import { operations } from "./internal/reservable.ts"
 import { face, type FaceClass } from "./internal/service.ts"
@@ -59,13 +59,18 @@ export const make = (
     const common = books(layout)
     // All that is out through the pair is one hold, which grows and shrinks.
     const ask = store.tryHold({ accounts, amounts: [0], onExpiry: "hold" })
-    let pair = yield* ask
+    let pair: Hold | undefined
     const { direct } = store
     // What is still out then was used. Where nothing is out, only a store that others share has something to forget.
     yield* Effect.addFinalizer(() => {
-      if (pair === undefined || (pair.held[0] === 0 && direct !== undefined)) return Effect.void
+      if (pair === undefined || (pair.held[0] === 0 && direct?.reduce !== undefined)) return Effect.void
       return store.settle(pair, pair.held[0] === 0 ? "released" : "succeeded", undefined)
     })
+    yield* Effect.uninterruptible(
+      Effect.map(ask, (hold) => {
+        pair = hold
+      })
+    )
     /** Taken, and then charged by a store that took this process for dead: there is nothing to give back any more. */
     let charged = 0
     const released = (cost: number): ReadonlyArray<number> => {
@@ -78,22 +83,26 @@ export const make = (
       charged -= late
       return [cost - late]
     }
-    const add = (cost: number): Effect.Effect<boolean> => {
-      if (pair !== undefined && pair.expired === undefined) {
-        return Effect.map(store.tryHold({ accounts, amounts: [cost], into: pair }), (hold) => hold !== undefined)
-      }
-      // A store that shares its books was away, or took this process for dead and charged what was out.
-      const before = pair
-      return Effect.uninterruptible(
-        Effect.flatMap(ask, (hold) => {
+    const add = (cost: number): Effect.Effect<boolean> =>
+      Effect.suspend(() => {
+        const before = pair
+        if (before !== undefined && before.expired === undefined) {
+          return Effect.flatMap(store.tryHold({ accounts, amounts: [cost], into: before }), (hold) => {
+            if (hold !== undefined) return yes
+            return before.expired === undefined ? no : add(cost)
+          })
+        }
+        // A store that shares its books was away, or took this process for dead and charged what was out.
+        return Effect.flatMap(ask, (hold) => {
           if (hold === undefined) return no
           if (pair !== before) return Effect.andThen(store.settle(hold, "released", [0]), add(cost))
-          charged += before?.held[0] ?? 0
           pair = hold
-          return add(cost)
+          if (before === undefined) return add(cost)
+          charged += before.held[0]!
+          // Books that were lost have not charged it yet.
+          return Effect.andThen(store.settle(before, "succeeded", undefined), add(cost))
         })
-      )
-    }
+      })
     return {
       ...operations(layout),
       ...common,
@@ -102,7 +111,7 @@ export const make = (
           const hold = direct?.hold(fiber, accounts, [cost], pair)
           if (hold === "denied") return no
           if (typeof hold === "object") return yes
-          return add(cost)
+          return Effect.uninterruptible(add(cost))
         }),
       release: (cost = 1) =>
         direct?.reduce === undefined

@@ -13,6 +13,7 @@ import type { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
 import { type LeaseOptions, leasedStore } from "./internal/leased/store.ts"
 import { memory } from "./internal/memory/store.ts"
 import type { Share } from "./internal/quota/share.ts"
+import type { Source } from "./internal/told.ts"
 import type { Limit } from "./Limit.ts"
 
 export type { LeaseOptions } from "./internal/leased/store.ts"
@@ -151,16 +152,27 @@ export interface Direct {
   ) => Outcome | "undecided"
 }
 
-/** What named quotas ask of a store, each in one synchronous step. */
+/** What named quotas ask of a store, each in one synchronous step that also serves or ends those who wait. */
 export interface Quotas {
-  /** Also for those who wait. What is `closed` fails all that is asked of it with `UnknownResource`. */
-  readonly enforce: (
+  /** Sets the limit and the enforcement, and opens what was closed. */
+  readonly define: (
     fiber: Fiber.Fiber<unknown, unknown>,
     account: Account,
-    enforcement: Enforcement | "closed"
+    limit: Limit,
+    enforcement: Enforcement
   ) => void
-  /** Ends the waits of a share with this defect. */
-  readonly withdraw: (fiber: Fiber.Fiber<unknown, unknown>, account: Account, share: Share, defect: unknown) => void
+  /** All that is asked of it from now on fails with `UnknownResource`, but what it has is kept. */
+  readonly close: (fiber: Fiber.Fiber<unknown, unknown>, account: Account) => void
+  /** Ends the waits of a share with this defect, and hands what it has to the heir. */
+  readonly withdraw: (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    account: Account,
+    share: Share,
+    heir: Share | undefined,
+    defect: unknown
+  ) => void
+  /** Tells of every change of the books or of the queue. */
+  readonly source: (account: Account) => Source
 }
 
 /**

@@ -33,7 +33,6 @@ import * as Equal from "effect/Equal"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { FailedReservation, UnknownResource } from "./BudgetError.ts"
 import { BudgetStore, type Enforcement, type LedgerSnapshot } from "./BudgetStore.ts"
@@ -107,28 +106,34 @@ const make = (resources: QuotaManifest.Resources): Effect.Effect<Service, never,
     const { quotas } = store
     if (quotas === undefined) return yield* Effect.die(new Error("Named quotas need books in this process"))
     const all = new Map<string, Resource>()
+    /** Counts the definitions and the tokens, which are no part of the books. */
     const source = { changes: 0, listeners: new Set<() => void>() } satisfies Source
     const changed = (fiber: AnyFiber): void => {
       source.changes++
       for (const listener of source.listeners) fiber.currentDispatcher.scheduleTask(listener, 0)
       source.listeners.clear()
     }
-    const find = (name: string): Resource | undefined => {
-      const resource = all.get(name)
-      return resource?.removed === false ? resource : undefined
-    }
-    const existing = (name: string): Effect.Effect<Resource, UnknownResource> =>
-      Effect.suspend(() => {
-        const resource = find(name)
-        return resource === undefined ? Effect.fail(new UnknownResource({ resource: name })) : Effect.succeed(resource)
+
+    const defined = (): ReadonlyArray<Resource> => [...all.values()].filter(({ removed }) => !removed)
+    const existing = <A>(
+      name: string,
+      use: (resource: Resource, fiber: AnyFiber) => A
+    ): Effect.Effect<A, UnknownResource> =>
+      Effect.withFiber((fiber) => {
+        const resource = all.get(name)
+        return resource?.removed === false
+          ? Effect.succeed(use(resource, fiber))
+          : Effect.fail(new UnknownResource({ resource: name }))
       })
 
-    // One change of a definition at a time, each as a whole.
-    const lock = Semaphore.makeUnsafe(1)
-    const changing = <A, E>(change: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-      lock.withPermit(Effect.uninterruptible(change))
+    const change = (resource: Resource, definition: QuotaManifest.Resource, fiber: AnyFiber): void => {
+      quotas.define(fiber, resource.account, definition.limit, definition.enforcement)
+      resource.definition = definition
+      resource.removed = false
+      changed(fiber)
+    }
 
-    const open = (name: string, definition: QuotaManifest.Resource): Effect.Effect<void> =>
+    const define: Service["define"] = (name, definition) =>
       Effect.suspend(() => {
         if (name === "") throw new RangeError("A resource must have a name")
         const { enforcement, limit } = definition
@@ -137,37 +142,21 @@ const make = (resources: QuotaManifest.Resources): Effect.Effect<Service, never,
         Scope.provide(scope),
         Effect.flatMap((account) =>
           Effect.withFiberSucceed((fiber) => {
+            // It may have been defined before, or just now.
+            const resource = all.get(name)
+            if (resource !== undefined) return change(resource, definition, fiber)
             all.set(name, { name, store, account, tokens: 0, changed, definition, removed: false })
             changed(fiber)
           })
         )
       )
 
-    const change = (resource: Resource, definition: QuotaManifest.Resource): Effect.Effect<void> =>
-      Effect.andThen(
-        store.adjust([[resource.account, { _tag: "SetLimit", limits: [definition.limit] }]]),
-        Effect.withFiberSucceed((fiber) => {
-          resource.definition = definition
-          resource.removed = false
-          quotas.enforce(fiber, resource.account, definition.enforcement)
-          changed(fiber)
-        })
-      )
-
-    const define: Service["define"] = (name, definition) =>
-      changing(
-        Effect.suspend(() => {
-          const resource = all.get(name)
-          return resource === undefined ? open(name, definition) : change(resource, definition)
-        })
-      )
-
     const usage: Service["usage"] = Effect.suspend(() => {
-      const defined = [...all.values()].filter(({ removed }) => !removed)
-      return Effect.map(store.read(defined.map(({ account }) => account)), (snapshots) =>
+      const resources = defined()
+      return Effect.map(store.read(resources.map(({ account }) => account)), (snapshots) =>
         Object.fromEntries(
           snapshots.map(({ ledgers: [{ epoch: _, ...ledger }], waiters }, i): [string, QuotaUsage] => {
-            const { definition, name, tokens } = defined[i]!
+            const { definition, name, tokens } = resources[i]!
             const { enforcement, unit, units } = definition
             return [name, { ...ledger, enforcement, unit, units, waiters, tokens }]
           })
@@ -180,33 +169,25 @@ const make = (resources: QuotaManifest.Resources): Effect.Effect<Service, never,
       acquire: (name, { expectedUse }) =>
         Effect.suspend(() => {
           checkExpectedUse(name, expectedUse)
-          const resource = find(name)
-          if (resource !== undefined) return issue(resource, (now) => [new Share(expectedUse, now), undefined])
-          const reason = new UnknownResource({ resource: name })
-          return Effect.fail(new FailedReservation({ budget: name, requested: expectedUse, reason }))
-        }),
+          return existing(name, (resource) => resource)
+        }).pipe(
+          Effect.mapError((reason) => new FailedReservation({ budget: name, requested: expectedUse, reason })),
+          Effect.flatMap((resource) => issue(resource, (now) => [new Share(expectedUse, now), undefined]))
+        ),
       define,
-      update: (name, definition) =>
-        changing(Effect.flatMap(existing(name), (resource) => change(resource, definition))),
+      update: (name, definition) => existing(name, (resource, fiber) => change(resource, definition, fiber)),
       remove: (name) =>
-        changing(
-          Effect.flatMap(existing(name), (resource) =>
-            Effect.withFiberSucceed((fiber) => {
-              resource.removed = true
-              quotas.enforce(fiber, resource.account, "closed")
-              changed(fiber)
-            })
-          )
-        ),
+        existing(name, (resource, fiber) => {
+          quotas.close(fiber, resource.account)
+          resource.removed = true
+          changed(fiber)
+        }),
       usage,
-      usageChanges: told(source, () => Effect.sync(() => [...all.values()].filter(({ removed }) => !removed))).pipe(
-        Stream.switchMap((defined) =>
-          Stream.mergeAll([Stream.succeed(undefined), ...defined.map(({ account }) => store.changes(account))], {
-            concurrency: "unbounded"
-          })
-        ),
-        Stream.mapEffect(() => usage),
-        Stream.changes
+      usageChanges: Stream.changes(
+        told(
+          () => [source, ...Array.from(all.values(), ({ account }) => quotas.source(account))],
+          () => usage
+        )
       )
     }
   })

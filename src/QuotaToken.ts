@@ -40,12 +40,15 @@ export interface Options extends Omit<Reservation.Options, "priority"> {}
  * first, ties by who came first, and nobody passes who is first but does not fit yet. Credits only order those who wait: who
  * does not have to wait may go far below zero. An extension of an open reservation goes before all of them.
  *
- * Overtaking is bounded, whatever the credits are:
+ * Overtaking is bounded, whatever the credits are, and extensions apart:
  *
- * - No token gets ahead of another that waits by more than 8 of the other's requests, of what each was granted for its expected
- *   use. So tokens that keep waiting share what there is as their expected uses are to each other.
- * - Among `n` tokens that wait, each is served at the latest after `65 * (n - 1)` grants to the others.
  * - Of the waiters of one token, nobody is passed more than 64 times by those who came later.
+ * - Among `n` tokens that wait, each is served at the latest after `65 * (n - 1)` grants to the others.
+ * - Where that leaves a choice, a token that was granted more for its expected use than others that wait, by more than 8 of their
+ *   requests, lets the furthest behind of them go before it. So tokens that keep waiting share what there is as their expected
+ *   uses are to each other.
+ *
+ * To choose who is next costs as much as there are tokens that wait, however many wait with each.
  */
 export interface QuotaToken {
   readonly [Brand]: typeof Brand

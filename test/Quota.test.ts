@@ -12,6 +12,7 @@ import {
   Layer,
   Logger,
   Queue,
+  Scheduler,
   Scope,
   Stream
 } from "effect"
@@ -308,6 +309,37 @@ describe("Quota: enforcement", () => {
     })
   )
 
+  it.effect("a limit and an enforcement change in one step: what can never fit any more ends as the new one says", () =>
+    Effect.gen(function* () {
+      const { quota, token } = yield* one(Limit.capacity(10), "throttle")
+      yield* token.reserve(5)
+      const waiting = yield* waits(defectOf(token.withReservation(8, () => Effect.void)))
+      yield* quota.update("units", resource(Limit.capacity(6), "terminate"))
+      assert.instanceOf(yield* Fiber.join(waiting), BudgetExceeded)
+    })
+  )
+
+  it.effect("two who define the same resource at once define one", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 20; operations++) {
+        const quota = yield* open({})
+        const define = (amount: number) =>
+          Effect.forkChild(
+            quota.define("units", resource(Limit.capacity(amount))).pipe(
+              Effect.andThen(quota.acquire("units", { expectedUse: amount })),
+              Effect.tap((token) => token.withReservation(amount, () => Effect.void)),
+              Effect.exit,
+              Effect.provideService(Scheduler.MaxOpsBeforeYield, operations)
+            )
+          )
+        yield* Fiber.joinAll([yield* define(5), yield* define(7)])
+        const { available, granted, spent, tokens } = yield* usageOf(quota)
+        assert.isAbove(spent, 0)
+        assert.deepStrictEqual({ granted, sum: available + spent, tokens }, { granted, sum: granted, tokens: 2 })
+      }
+    })
+  )
+
   it.effect("a raised limit admits who waits, a lowered one fails what can never fit any more", () =>
     Effect.gen(function* () {
       const { quota, token } = yield* one(Limit.concurrency(4), "throttle")
@@ -504,6 +536,7 @@ describe("QuotaToken", () => {
         )
       }
       assert.isTrue(Object.isFrozen(token))
+      assert.isTrue(Object.isFrozen(Object.getPrototypeOf(token)), "else it could be made to hand out other tokens")
       assert.strictEqual(token.constructor, Object)
       assert.strictEqual(token.resource, "units")
       const { held, tokens } = yield* usageOf(quota)
@@ -610,6 +643,7 @@ describe("Quota: usage", () => {
       const waiting = yield* waits(token.withReservation(5, () => Effect.void))
       assert.strictEqual(yield* next, "pages 2 8 0 1 1")
       yield* release(holder)
+      assert.strictEqual(yield* next, "pages 5 5 0 0 1")
       yield* Fiber.join(waiting)
       assert.strictEqual(yield* next, "pages 5 0 5 0 1")
       yield* quota.define("rows", resource(Limit.concurrency(3)))
@@ -707,6 +741,14 @@ ${more}
           assert.strictEqual((yield* usageOf(quota)).available, 16)
           yield* write(text(15))
           yield* becomes((usages) => usages["more"] === undefined && usages["units"]?.available === 11)
+          yield* write("environments: { test: { more: { limit: { type: concurrency, value: 3 } } } }")
+          yield* becomes((usages) => usages["units"] === undefined && usages["more"]?.available === 3)
+          assert.strictEqual((yield* rejected(token.reserve(1)))._tag, "UnknownResource")
+          yield* write("environments: { test: { units: { limit: { type: rate, value: 9, period: 365 days } } } }")
+          yield* becomes((usages) => usages["units"]?.limit._tag === "Rate")
+          yield* write(text(15))
+          yield* becomes((usages) => usages["units"]?.limit._tag === "Capacity")
+          assert.strictEqual((yield* usageOf(quota)).spent, 4)
         }).pipe(Effect.provide(Layer.provide(Quota.layerFile(path, { watch: true }), Logger.layer([logger]))))
       }).pipe(Effect.scoped, Effect.provide(NodeServices.layer))
   )

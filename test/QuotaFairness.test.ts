@@ -44,6 +44,27 @@ describe("fair shares", () => {
     )
   }
 
+  it.effect("a small part that was split off, served and came back costs the rest of the token no more than that", () =>
+    Effect.gen(function* () {
+      const quota = yield* open({ units: resource(Limit.rate({ amount: 1, per: "1 millis" }), "throttle") })
+      const grants = [0, 0]
+      const tokens = yield* Effect.forEach([0, 1], () => quota.acquire("units", { expectedUse: 1_000 }))
+      for (const [i, token] of tokens.entries()) {
+        const turn = token.withReservation(1, () => Effect.sync(() => grants[i]!++))
+        for (let n = 0; n < 5; n++) yield* Effect.forkScoped(Effect.forever(turn))
+      }
+      yield* TestClock.adjust("100 millis")
+      const part = yield* Effect.forkChild(
+        Effect.scoped(Effect.flatMap(tokens[0]!.split(1), (part) => part.withReservation(1, () => Effect.void))),
+        { startImmediately: true }
+      )
+      while (part.pollUnsafe() === undefined) yield* TestClock.adjust(1)
+      grants.fill(0)
+      for (let n = 0; n < 200; n++) yield* TestClock.adjust(1)
+      for (const count of grants) assert.approximately(count, 100, 5, grants.join(" : "))
+    })
+  )
+
   it.effect("a request for 90 % of the capacity is served among thousands of small ones", () =>
     Effect.gen(function* () {
       for (const sameToken of [true, false]) {

@@ -102,7 +102,7 @@ describe("credit, in tenths of a unit", () => {
       const child = parent.split(part, 0)
       assert.deepStrictEqual([child.expectedUse, child.creditAt(0)], [part, toChild])
       assert.deepStrictEqual([parent.expectedUse, parent.creditAt(0)], [expectedUse - part, rest])
-      parent.absorb(child, 0)
+      parent.absorb(child, 0, 0)
       assert.deepStrictEqual([parent.expectedUse, parent.creditAt(0)], [expectedUse, tenths])
     })
   }
@@ -121,19 +121,41 @@ describe("credit, in tenths of a unit", () => {
 
   it("a merge sums, up to the most of both, and what comes back later comes to who took over", () => {
     const [one, other, third] = [shareOf(10, 10_000), shareOf(5, -300), shareOf(1, 0)]
-    one.absorb(other, 0)
+    one.absorb(other, 0, 0)
     assert.deepStrictEqual([one.expectedUse, one.creditAt(0)], [15, 9_700])
     one.debit(100, 0)
     other.giveBack(50, 0)
     assert.strictEqual(one.creditAt(0), 9_200)
-    third.absorb(one, 0)
+    third.absorb(one, 0, 0)
     other.giveBack(10, 0)
     one.giveBack(10, 0)
     assert.deepStrictEqual([third.expectedUse, third.creditAt(0)], [16, 9_400])
     assert.strictEqual(third.creditAt(1), 9_416)
     const most = shareOf(MAX_EXPECTED_USE, 5)
-    most.absorb(third, 1)
+    most.absorb(third, 1, 0)
     assert.deepStrictEqual([most.expectedUse, most.creditAt(1)], [MAX_EXPECTED_USE, MAX_EXPECTED_USE + 9_421])
+    const full = MAX_EXPECTED_USE * 1_000
+    most.absorb(shareOf(MAX_EXPECTED_USE, full), 1, 0)
+    assert.deepStrictEqual([most.expectedUse, most.creditAt(1)], [MAX_EXPECTED_USE, full])
+  })
+
+  it("a merge counts what both were served for what both expect, and what all were served while one was away", () => {
+    const turnOf = (
+      one: readonly [expectedUse: number, turn: number],
+      other: readonly [expectedUse: number, turn: number],
+      since: number
+    ): number => {
+      const shares = [one, other].map(([expectedUse, turn]) => Object.assign(new Share(expectedUse, 0), { turn }))
+      shares[0]!.absorb(shares[1]!, 0, since)
+      return shares[0]!.turn
+    }
+    assert.strictEqual(turnOf([3, 100], [1, 104], 100), 101)
+    assert.strictEqual(turnOf([1, 104], [3, 100], 100), 101)
+    assert.strictEqual(turnOf([3, 0], [1, 104], 100), 101)
+    assert.strictEqual(turnOf([1, 104], [3, 0], 100), 101)
+    // Nothing that is expected counts as 1, so that what is served to it does not come for free.
+    assert.strictEqual(turnOf([0, 100], [0, 106], 100), 103)
+    assert.strictEqual(turnOf([9, 100], [0, 1_100], 100), 200)
   })
 
   const order: ReadonlyArray<readonly [one: number, a: number, other: number, b: number, sign: number]> = [
@@ -302,6 +324,30 @@ describe("the fair queue", () => {
     }
     return longest.map((gap, i) => Math.max(gap, served - last[i]!))
   }
+
+  it("costs much the same with 100,000 waiters of one share as with 10,000, each with an amount of its own", () => {
+    const drain = (waiters: number): number => {
+      const queue = new FairQueue<Waiter>()
+      const share = new Share(1, 0)
+      const places = new Map<Waiter, Place<Waiter>>()
+      const start = performance.now()
+      for (let ticket = 0; ticket < waiters; ticket++) {
+        const amount = ((ticket * 7_919) % 999_983) + 1
+        const waiter: Waiter = { priority: 0, ticket, amount, share, overtaken: 0, passed: 0 }
+        places.set(waiter, queue.add(waiter))
+      }
+      for (let now = 0; now < waiters; now++) {
+        const waiter = queue.choose(now)!
+        queue.serve(waiter)
+        queue.remove(places.get(waiter)!)
+        share.debit(waiter.amount, now)
+      }
+      return performance.now() - start
+    }
+    drain(10_000)
+    const few = Math.min(drain(10_000), drain(10_000), drain(10_000))
+    assert.isBelow(drain(100_000), 40 * few)
+  })
 
   it("serves each of n lines at the latest after 65 * (n - 1) others, whatever the credits", () => {
     for (const expectedUses of [

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Scope, TxQueue, TxRef } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Scheduler, Scope, TxQueue, TxRef } from "effect"
 import {
   Budget,
   BudgetPool,
@@ -248,6 +248,38 @@ describe("tokens of a quota, interrupted at any point", () => {
         true
       )
     )
+  )
+
+  it.effect("a token that ends while somebody starts to wait with it", () =>
+    Effect.gen(function* () {
+      for (let operations = 3; operations <= 40; operations++) {
+        for (let yields = 0; yields < 20; yields++) {
+          const quota = yield* openQuota({ units: resource(Limit.concurrency(2), "throttle") })
+          const token = yield* quota.acquire("units", { expectedUse: 10 })
+          yield* token.reserve(1)
+          const scope = yield* Scope.make()
+          const child = yield* Scope.provide(token.split(4), scope)
+          const fiber = yield* Effect.forkDetach(
+            Effect.provideService(
+              child.withReservation(1, (reservation) =>
+                Effect.andThen(
+                  reservation.extend(1),
+                  child.withReservation(2, () => Effect.void)
+                )
+              ),
+              Scheduler.MaxOpsBeforeYield,
+              operations
+            )
+          )
+          for (let i = 0; i < yields; i++) yield* Effect.yieldNow
+          yield* Scope.close(scope, Exit.void)
+          for (let i = 0; i < 60; i++) yield* Effect.yieldNow
+          const exit = fiber.pollUnsafe()
+          assert.isTrue(exit !== undefined && Exit.hasDies(exit), `${yields} yields, ${operations} operations`)
+          assert.strictEqual((yield* quota.usage)["units"]!.waiters, 0)
+        }
+      }
+    }).pipe(Effect.scoped, Effect.orDie)
   )
 
   it.effect("a merge", () =>

@@ -191,7 +191,6 @@ const requestOf = <A>(
   options: Reservation.Options | undefined,
   more = false
 ): Store.Request => {
-  of.share?.check()
   return {
     accounts: of.accounts,
     amounts: encode(of, amount, more),
@@ -214,7 +213,6 @@ const take = <A, B, E, R>(
   // Called by `uninterruptibleMask`, which has the fiber but does not hand it on.
   const fiber = Fiber.getCurrent()!
   if (options !== undefined) check(of, options)
-  of.share?.check()
   const hold = of.store.direct?.hold(fiber, of.accounts, encode(of, amount), undefined, of.share)
   return typeof hold === "object"
     ? use(fiber, new ReservationImpl(of, hold, options))

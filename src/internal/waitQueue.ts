@@ -55,11 +55,6 @@ export class WaitQueue<W extends Ranked> {
     return this.levels[0]?.first
   }
 
-  /** The first of the lowest priority. */
-  get firstOfLast(): Place<W> | undefined {
-    return this.levels.at(-1)?.first
-  }
-
   after(place: Place<W>): Place<W> | undefined {
     return place.next ?? this.levels[this.indexOf(place.level.priority) + 1]?.first
   }

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
+import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Budget, BudgetGuard, BudgetStore, Limit } from "../../src/index.ts"
+import { Budget, BudgetGuard, BudgetStore, Limit, Policy } from "../../src/index.ts"
 import { LeasedAccount, LeasedHold, Share } from "../../src/internal/leased/account.ts"
 import { lack, take } from "../../src/internal/leased/shares.ts"
 import { leasedStore } from "../../src/internal/leased/store.ts"
@@ -11,6 +11,8 @@ import { sweep } from "../utils/sweep.ts"
 import * as ReferenceBooks from "./referenceBooks.ts"
 
 class Tokens extends Budget.Service<Tokens>()("leases/Tokens") {}
+class Slots extends Budget.Service<Slots>()("leases/Slots") {}
+class Both extends Policy.Service<Both>()("leases/Both", { tokens: Tokens, slots: Slots }) {}
 class Rows extends BudgetGuard.Service<Rows>()("leases/Rows") {}
 
 /** Everybody comes as far as they can without the clock, which then goes on, and again. */
@@ -33,6 +35,12 @@ const processOver = (
   Effect.map(
     Layer.build(Layer.provide(Tokens.layerStore({ name: "tokens", ...budget }), leased(books, options))),
     (context) => Context.get(context, Tokens)
+  )
+
+const guardOver = (books: ReferenceBooks.ReferenceBooks, limit: Limit.Limit, options: BudgetStore.LeaseOptions = {}) =>
+  Effect.map(
+    Layer.build(Layer.provide(Rows.layerStore({ name: "tokens", limit }), leased(books, options))),
+    (context) => Context.get(context, Rows)
   )
 
 const booksOf = (books: ReferenceBooks.ReferenceBooks) => {
@@ -111,6 +119,37 @@ describe("a share", () => {
     })
   )
 
+  it.effect("that is closed gives back what its reservations give back, while others are out", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      const [short, long] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const until = (end: Deferred.Deferred<void>, amount: number) =>
+        Effect.forkChild(
+          tokens.withReservation(amount, (reservation) => Effect.andThen(Deferred.await(end), reservation.commit(4)))
+        )
+      yield* until(long, 10)
+      yield* until(short, 50)
+      yield* adjust("20 seconds")
+      assert.strictEqual(booksOf(books).held, 60)
+      yield* Deferred.succeed(short, undefined)
+      // At every moment, also while it is on its way.
+      for (let i = 0; i < 50; i++) {
+        const { available, held, spent } = (yield* tokens.snapshot).ledgers[0]
+        if (spent === 4) assert.deepStrictEqual([available, held], [986, 10])
+        yield* Effect.yieldNow
+      }
+      assert.strictEqual(booksOf(books).held, 14)
+      yield* Deferred.succeed(long, undefined)
+      for (let i = 0; i < 50; i++) {
+        const { available, held, spent } = (yield* tokens.snapshot).ledgers[0]
+        if (spent === 8) assert.deepStrictEqual([available, held], [992, 0])
+        yield* Effect.yieldNow
+      }
+      assert.deepStrictEqual(booksOf(books), { available: 992, held: 0, spent: 8 })
+    })
+  )
+
   it.effect("is not what stands in the way of its own process", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
@@ -186,6 +225,157 @@ describe("a share", () => {
     })
   )
 
+  it.effect("of one budget is not kept by who waits for another", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(
+        Both.layer.pipe(
+          Layer.provideMerge([
+            Tokens.layerStore({ name: "tokens", limit: Limit.capacity(10), enforcement: "throttle" }),
+            Slots.layerStore({ name: "slots", limit: Limit.concurrency(1), enforcement: "throttle" })
+          ]),
+          Layer.provide(leased(books))
+        )
+      )
+      const slots = Context.get(context, Slots)
+      const both = Context.get(context, Both)
+      const other = yield* processOver(books, { limit: Limit.capacity(10), enforcement: "throttle" })
+      const end = yield* Deferred.make<void>()
+      yield* Effect.forkChild(slots.withReservation(1, () => Deferred.await(end)))
+      yield* adjust("1 second")
+      const waiting = yield* Effect.forkChild(
+        both.withReservation({ tokens: 10, slots: 1 }, (reservation) => reservation.release)
+      )
+      yield* adjust("1 second")
+      yield* other.withReservation(10, (reservation) => reservation.release)
+      yield* adjust("10 seconds")
+      yield* Deferred.succeed(end, undefined)
+      yield* adjust("10 seconds")
+      assert.isDefined(waiting.pollUnsafe())
+    })
+  )
+
+  it.effect("of slots beside another limit does not keep the slots of what was spent", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books, { limit: [Limit.capacity(1_000), Limit.concurrency(2)] })
+      yield* times(
+        10,
+        tokens.withReservation(2, () => Effect.void)
+      )
+      assert.strictEqual(yield* tokens.available, 2)
+      assert.strictEqual((yield* tokens.snapshot).charged, 20)
+    })
+  )
+
+  it.effect("goes by the kind of limit that there is now", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books, { limit: Limit.concurrency(10) })
+      yield* tokens.withReservation(5, () => Effect.void)
+      yield* tokens.setLimit(Limit.capacity(100))
+      yield* tokens.withReservation(5, () => Effect.void)
+      yield* adjust("10 seconds")
+      assert.deepStrictEqual(booksOf(books), { available: 95, held: 0, spent: 5 })
+    })
+  )
+
+  it.effect("that the store has lost is replaced at once", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      yield* times(
+        3,
+        tokens.withReservation(10, () => Effect.void)
+      )
+      books.lose()
+      yield* tokens.withReservation(500, () => Effect.void)
+      yield* adjust("10 seconds")
+      assert.deepStrictEqual(booksOf(books), { available: 470, held: 0, spent: 530 })
+    })
+  )
+
+  it.effect("is closed only when what is drawn for it has come", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      const end = yield* Deferred.make<void>()
+      const long = yield* Effect.forkChild(tokens.withReservation(10, () => Deferred.await(end)))
+      yield* adjust("1 second")
+      const { hold } = books
+      const slow = yield* Deferred.make<void>()
+      books.hold = (request) => Effect.tap(hold(request), () => Deferred.await(slow))
+      const short = yield* Effect.forkChild(tokens.withReservation(50, (reservation) => reservation.release))
+      yield* turns
+      const toppedUp = yield* Effect.forkChild(tokens.topUp(1))
+      yield* turns
+      yield* Deferred.succeed(slow, undefined)
+      yield* Fiber.join(short)
+      yield* Fiber.join(toppedUp)
+      yield* adjust("20 seconds")
+      // No more than is out.
+      assert.deepStrictEqual(booksOf(books), { available: 991, held: 10, spent: 0 })
+      yield* Deferred.succeed(end, undefined)
+      yield* Fiber.join(long)
+    })
+  )
+
+  it.effect("that is spent beyond while the store is away is charged when it is back", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      // Of nothing held, there is no share to charge it to.
+      yield* tokens.withReservation(0, (reservation) =>
+        Effect.gen(function* () {
+          books.fault = () => "away"
+          yield* reservation.commit(7)
+        })
+      )
+      books.fault = undefined
+      yield* adjust("10 seconds")
+      assert.strictEqual(booksOf(books).spent, 7)
+      yield* tokens.withReservation(20, (reservation) =>
+        Effect.gen(function* () {
+          books.fault = () => "away"
+          yield* reservation.commit(500)
+        })
+      )
+      books.fault = undefined
+      yield* adjust("10 seconds")
+      assert.deepStrictEqual(booksOf(books), { available: 493, held: 0, spent: 507 })
+    })
+  )
+
+  it.effect("goes on to be renewed when a renewal fails", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      const { hold } = books
+      yield* tokens.withReservation(10, () => Effect.void)
+      books.hold = () => Effect.die("broken")
+      yield* adjust("6 seconds")
+      books.hold = hold
+      yield* tokens.withReservation(10, () => Effect.void)
+      yield* adjust("15 seconds")
+      assert.deepStrictEqual(booksOf(books), { available: 980, held: 0, spent: 20 })
+    })
+  )
+
+  it.effect("of an epoch that somebody else has ended is not counted in the next", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      const other = yield* processOver(books)
+      yield* times(
+        4,
+        tokens.withReservation(10, () => Effect.void)
+      )
+      yield* other.reset
+      const { available, granted, held, spent } = (yield* tokens.snapshot).ledgers[0]
+      assert.deepStrictEqual([available, held, spent, granted], [1_000, 0, 0, 1_000])
+    })
+  )
+
   it.effect("is not taken from by a process that was paused for too long", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
@@ -231,11 +421,16 @@ it("a share is good until its time, and not from then on", () => {
     },
     { name: "tokens" }
   )
-  account.share = new Share({ held: [10], outcome: undefined }, 1_000)
+  account.share = new Share({ held: [10], outcome: undefined }, 500, 1_000)
   account.share.free = 10
   assert.deepStrictEqual([lack(account, 4, 999), lack(account, 14, 999), lack(account, 4, 1_000)], [0, 4, 4])
   assert.isFalse(take(new LeasedHold([account]), [4], 1_000))
   assert.isTrue(take(new LeasedHold([account]), [4], 999))
+  // A clock that was put back, or a store that has lost it.
+  assert.isFalse(take(new LeasedHold([account]), [4], 499))
+  account.share = new Share({ held: [10], outcome: undefined, expired: true }, 500, 1_000)
+  account.share.free = 10
+  assert.isFalse(take(new LeasedHold([account]), [4], 999))
 })
 
 describe("a process that is killed", () => {
@@ -295,23 +490,55 @@ describe("several processes", () => {
               { renewEvery: Duration.millis(random.int(10, 2_000)) }
             )
           )
-          let [out, spent] = [0, 0]
+          const rows = yield* guardOver(books, limit, { renewEvery: Duration.millis(random.int(10, 2_000)) })
+          let [out, spent, most] = [0, 0, 0]
+          const taken = (amount: number) => {
+            out += amount
+            most = Math.max(most, out + (slots ? 0 : spent))
+          }
+          /** Takes with the plain pair, and gives it back in two parts. */
+          const pair = Effect.suspend(() => {
+            const amount = random.int(0, 30)
+            const first = random.int(0, amount)
+            const pause = Effect.sleep(Duration.millis(random.int(0, 2_000)))
+            const release = (part: number) =>
+              Effect.suspend(() => {
+                out -= part
+                return rows.release(part)
+              })
+            return Effect.flatMap(rows.tryReserve(amount), (got) => {
+              if (!got) return Effect.void
+              taken(amount)
+              return Effect.andThen(
+                pause,
+                Effect.andThen(release(first), Effect.andThen(pause, release(amount - first)))
+              )
+            })
+          })
           const one = (budget: Budget.Budget) =>
             Effect.suspend(() => {
               const amount = random.int(0, 40)
               const actual = random.int(0, amount)
               const commits = random.chance(0.5)
+              const extension = random.chance(0.3) ? random.int(0, 20) : undefined
               return Effect.exit(
                 budget.withReservation(
                   amount,
                   (reservation) =>
                     Effect.gen(function* () {
-                      out += amount
-                      assert.isAtMost(out + (slots ? 0 : spent), capacity)
+                      let mine = amount
+                      taken(amount)
+                      if (
+                        extension !== undefined &&
+                        Exit.isSuccess(yield* Effect.exit(reservation.extend(extension)))
+                      ) {
+                        mine += extension
+                        taken(extension)
+                      }
                       yield* Effect.ensuring(
                         Effect.sleep(Duration.millis(random.int(0, 3_000))),
                         Effect.sync(() => {
-                          out -= amount
+                          out -= mine
                           if (commits) spent += actual
                         })
                       )
@@ -321,11 +548,11 @@ describe("several processes", () => {
                 )
               )
             })
-          const fibers = yield* Effect.forEach(processes, (budget) =>
+          const fibers = yield* Effect.forEach([...processes.map(one), pair], (work) =>
             Effect.forkChild(
               Effect.forEach(
                 Array.from({ length: 30 }),
-                () => Effect.andThen(Effect.sleep(Duration.millis(random.int(0, 200))), one(budget)),
+                () => Effect.andThen(Effect.sleep(Duration.millis(random.int(0, 200))), work),
                 { concurrency: 4, discard: true }
               )
             )
@@ -340,6 +567,7 @@ describe("several processes", () => {
             const exit = yield* Fiber.await(fiber)
             assert.isTrue(Exit.isSuccess(exit))
           }
+          assert.isAtMost(most, capacity)
           const total = yield* processes[0]!.snapshot
           assert.deepStrictEqual(
             [total.ledgers[0].held, total.ledgers[0].spent, total.charged],
@@ -351,11 +579,43 @@ describe("several processes", () => {
   )
 })
 
+it.effect("an extension that can never fit beside its reservation fails at once", () =>
+  Effect.gen(function* () {
+    const books = yield* ReferenceBooks.make()
+    const tokens = yield* processOver(books, { limit: Limit.capacity(10), enforcement: "throttle" })
+    yield* tokens.withReservation(6, (reservation) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(reservation.extend(5))
+        assert.deepStrictEqual([error._tag, error.requested], ["BudgetExceeded", 5])
+        yield* reservation.extend(4)
+      })
+    )
+  })
+)
+
+it.effect("is refused inside of a transaction, which may run more than once", () =>
+  Effect.gen(function* () {
+    const books = yield* ReferenceBooks.make()
+    const tokens = yield* processOver(books)
+    yield* tokens.withReservation(10, (reservation) => reservation.release)
+    const exit = yield* Effect.exit(Effect.scoped(Effect.tx(tokens.reserve(5))))
+    assert.match(`${Exit.isFailure(exit) ? Cause.squash(exit.cause) : ""}`, /"tokens".*inside Effect\.tx/)
+  })
+)
+
 describe("interruption at every point of a lease", () => {
   const cases: ReadonlyArray<readonly [string, (tokens: Budget.Budget) => Effect.Effect<unknown, unknown>]> = [
     ["withReservation", (tokens) => tokens.withReservation(10, () => Effect.yieldNow)],
     ["overage", (tokens) => tokens.withReservation(10, (reservation) => reservation.commit(50))],
     ["extend", (tokens) => tokens.withReservation(10, (reservation) => reservation.extend(5))],
+    [
+      "topUp",
+      (tokens) =>
+        Effect.andThen(
+          tokens.withReservation(10, () => Effect.void),
+          tokens.topUp(0)
+        )
+    ],
     ["reserveUpTo", (tokens) => Effect.scoped(Effect.andThen(tokens.reserveUpTo(5, 20), Effect.yieldNow))],
     [
       "a wait",
@@ -398,6 +658,54 @@ describe("interruption at every point of a lease", () => {
 })
 
 describe("a guard over leases", () => {
+  it.effect("has a bounded number of shares, however long nothing is released", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const rows = yield* guardOver(books, Limit.capacity(1_000))
+      const open = () => [...books.records.holds.values()].filter(({ outcome }) => outcome === undefined).length
+      for (let i = 0; i < 100; i++) {
+        assert.isTrue(yield* rows.tryReserve(3))
+        yield* adjust("5 seconds")
+      }
+      assert.isAtMost(open(), 9)
+      assert.strictEqual(yield* rows.available, 700)
+      // What is free of the last share goes back too.
+      yield* adjust("10 seconds")
+      assert.strictEqual(booksOf(books).held, 300)
+      yield* rows.release(299)
+      yield* adjust("10 seconds")
+      assert.deepStrictEqual([booksOf(books).held, open()], [1, 1])
+    })
+  )
+
+  it.effect("that is interrupted, or ends, leaves nothing that nobody owns", () =>
+    Effect.gen(function* () {
+      for (const limit of [Limit.capacity(100), Limit.window({ amount: 100, every: "1 hour" })]) {
+        const { interrupted, problems } = yield* sweep(
+          Effect.gen(function* () {
+            const books = yield* ReferenceBooks.make()
+            const store = yield* Scope.make()
+            const context = yield* Scope.provide(Layer.build(leased(books)), store)
+            return {
+              program: Effect.scoped(
+                Effect.flatMap(BudgetGuard.make({ name: "tokens", limit }), (rows) => rows.tryReserve(10))
+              ).pipe(Effect.provide(context)),
+              problem: Effect.gen(function* () {
+                for (let i = 0; i < 50; i++) yield* Effect.yieldNow
+                const open = [...books.records.holds.values()].filter(({ outcome }) => outcome === undefined)
+                yield* Scope.close(store, Exit.void)
+                return open.length === 0 ? undefined : `${open.length} open`
+              })
+            }
+          }),
+          { mostOperations: 20 }
+        )
+        assert.deepStrictEqual(problems, [])
+        assert.isAbove(interrupted, 20)
+      }
+    })
+  )
+
   it.effect("takes and gives back in memory", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()

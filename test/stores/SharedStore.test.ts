@@ -1,10 +1,24 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Deferred, type Duration, Effect, Exit, Fiber, FileSystem, Layer, Option, Scope } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  FileSystem,
+  Layer,
+  Option,
+  Scope
+} from "effect"
 import { TestClock } from "effect/testing"
-import { Budget, BudgetGuard, BudgetPool, BudgetStore, Limit, Usd } from "../../src/index.ts"
+import { Budget, BudgetError, BudgetGuard, BudgetPool, BudgetStore, Limit, Usd } from "../../src/index.ts"
 import { journalIn } from "../../src/internal/shared/journal.ts"
-import type { SharedOptions } from "../../src/internal/shared/options.ts"
+import { keepOutcomesOf, settingsOf, type SharedOptions } from "../../src/internal/shared/options.ts"
+import { settlements } from "../../src/internal/shared/settling.ts"
 import { sharedStore } from "../../src/internal/shared/store.ts"
 import { sweep } from "../utils/sweep.ts"
 import { conformance } from "./conformance.ts"
@@ -225,18 +239,24 @@ describe("a store that is away", () => {
   it.effect("is not asked while it is known to be away, and nothing piles up", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
-      const tokens = yield* processOver(books, { pollInterval: "1 second" })
+      const tokens = yield* processOver(books, { pollInterval: "1 second" }, { limit: Limit.capacity(500) })
+      const open = yield* Effect.forEach(Array.from({ length: 200 }), () => tokens.reserve(2))
       books.fault = () => "away"
       yield* Effect.exit(Effect.scoped(tokens.reserve(5)))
       yield* adjust("10 seconds")
       const asked = books.calls.hold
       for (let i = 0; i < 1_000; i++) yield* Effect.exit(Effect.scoped(tokens.reserve(5)))
       assert.strictEqual(books.calls.hold, asked)
+      yield* Effect.forEach(open, (reservation) => reservation.commit(1))
       const settles = books.calls.settle
+      // One asks for all whether it is back.
       yield* adjust("10 seconds")
       assert.isAtMost(books.calls.settle - settles, 11)
       books.fault = undefined
       yield* adjust("2 seconds")
+      // What is told then is what was committed, and that the one reservation that was asked for is not wanted.
+      assert.isAtMost(books.calls.settle - settles, 11 + 201)
+      assert.deepStrictEqual(booksOf(books), { available: 300, held: 0, spent: 200 })
       yield* Effect.scoped(tokens.reserve(100))
     })
   )
@@ -269,17 +289,212 @@ describe("a store that is away", () => {
       yield* tokens.withReservation(95, () => Effect.void)
       books.fault = () => "away"
       yield* tokens.withReservation(20, (reservation) => reservation.commit(12))
-      // What was granted counts until it is reported, whatever it was settled with.
-      const error = yield* Effect.flip(Effect.scoped(tokens.reserve(11)))
+      // What was spent counts until it is reported; what was given back does not, however often.
+      for (let i = 0; i < 10; i++) yield* tokens.withReservation(18, (reservation) => reservation.release)
+      const error = yield* Effect.flip(Effect.scoped(tokens.reserve(19)))
       assert.strictEqual(error._tag, "FailedReservation")
-      assert.isTrue(Option.isSome(yield* Effect.scoped(tokens.tryReserve(10))))
+      const late = yield* tokens.withReservation(8, (reservation) =>
+        Effect.gen(function* () {
+          assert.strictEqual((yield* Effect.flip(reservation.extend(11)))._tag, "FailedReservation")
+          yield* reservation.extend(10)
+          assert.isTrue(Option.isNone(yield* Effect.scoped(tokens.tryReserve(1))))
+          return yield* reservation.commit(10)
+        })
+      )
+      assert.deepStrictEqual([late.held, late.charged, late.refunded], [18, 10, 8])
+      const settles = books.calls.settle
       books.fault = undefined
       yield* adjust("5 seconds")
+      // Only what was spent is told.
+      assert.isAtMost(books.calls.settle - settles, 3)
       assert.deepStrictEqual(booksOf(books), { available: -17, held: 0, spent: 117 })
       assert.strictEqual((yield* Effect.flip(Effect.scoped(tokens.reserve(1))))._tag, "BudgetExceeded")
       books.fault = () => "away"
       yield* Effect.exit(Effect.scoped(tokens.reserve(30)))
       books.fault = undefined
+    })
+  )
+
+  it.effect("allow-within: is one allowance for a budget, however often it is opened", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(
+        Layer.effect(BudgetStore.BudgetStore, sharedStore(books, { onUnavailable: { allowWithin: 30 } }))
+      )
+      const make = Effect.provide(Budget.make({ name: "tokens", limit: Limit.capacity(100) }), context)
+      const [one, other] = [yield* make, yield* make]
+      books.fault = () => "away"
+      yield* one.withReservation(20, () => Effect.void)
+      assert.isTrue(Option.isNone(yield* Effect.scoped(other.tryReserve(11))))
+      yield* other.withReservation(10, () => Effect.void)
+      books.fault = undefined
+      yield* adjust("5 seconds")
+      assert.strictEqual(yield* other.available, 70)
+    })
+  )
+
+  it.effect("allow-within: slots are out for as long as they are used", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const slots = yield* processOver(books, { onUnavailable: { allowWithin: 2 } }, { limit: Limit.concurrency(5) })
+      books.fault = () => "away"
+      for (let i = 0; i < 10; i++) yield* slots.withReservation(2, () => Effect.void)
+      yield* slots.withReservation(2, () =>
+        Effect.gen(function* () {
+          assert.isTrue(Option.isNone(yield* Effect.scoped(slots.tryReserve(1))))
+        })
+      )
+      books.fault = undefined
+      yield* adjust("5 seconds")
+      assert.deepStrictEqual(booksOf(books), { available: 5, held: 0, spent: 0 })
+    })
+  )
+
+  it.effect("allow-within: a reservation begun without the store goes on with it, and the other way round", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books, { onUnavailable: { allowWithin: 30 } })
+      yield* tokens.withReservation(10, (before) =>
+        Effect.gen(function* () {
+          books.fault = () => "away"
+          yield* before.extend(20)
+          yield* tokens.withReservation(5, (meanwhile) =>
+            Effect.gen(function* () {
+              books.fault = undefined
+              yield* adjust("5 seconds")
+              assert.strictEqual(booksOf(books).held, 10)
+              yield* meanwhile.extend(40)
+              yield* before.extend(1)
+              assert.strictEqual(booksOf(books).held, 51)
+              // Held in the books from here on, and renewed.
+              yield* adjust("10 minutes")
+              assert.strictEqual(booksOf(books).held, 51)
+              assert.deepStrictEqual([before.amount, meanwhile.amount], [31, 45])
+              const settlement = yield* meanwhile.commit(45)
+              assert.deepStrictEqual([settlement.charged, settlement.refunded, settlement.overage], [45, 0, 0])
+            })
+          )
+          yield* before.commit(11)
+        })
+      )
+      assert.deepStrictEqual(booksOf(books), { available: 44, held: 0, spent: 56 })
+      // All of the allowance is there again.
+      books.fault = () => "away"
+      yield* Effect.scoped(tokens.reserve(30))
+    })
+  )
+
+  for (const [when, first] of [
+    ["before", undefined],
+    ["meanwhile", () => "away" as const]
+  ] as const) {
+    it.effect(`allow-within: a guard opened ${when} goes on too, and then with the store again`, () =>
+      Effect.gen(function* () {
+        const books = yield* ReferenceBooks.make()
+        books.fault = first
+        const context = yield* Layer.build(
+          Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
+            Layer.provide(
+              Layer.effect(BudgetStore.BudgetStore, sharedStore(books, { onUnavailable: { allowWithin: 30 } }))
+            )
+          )
+        )
+        const rows = Context.get(context, Rows)
+        books.fault = () => "away"
+        assert.isTrue(yield* rows.tryReserve(20))
+        assert.isFalse(yield* rows.tryReserve(11))
+        yield* rows.release(5)
+        assert.isTrue(yield* rows.tryReserve(15))
+        books.fault = undefined
+        yield* adjust("5 seconds")
+        assert.isTrue(yield* rows.tryReserve(60))
+        assert.strictEqual(booksOf(books).held, 60)
+        // What the store does not know of comes back first.
+        yield* rows.release(40)
+        assert.strictEqual(booksOf(books).held, 50)
+        yield* rows.release(50)
+        assert.strictEqual(booksOf(books).held, 0)
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(rows.release(1))))
+      })
+    )
+  }
+
+  it.effect("is found out to be back, whatever was asked of it last", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      yield* tokens.withReservation(10, (reservation) =>
+        Effect.gen(function* () {
+          books.fault = () => "away"
+          for (let i = 0; i < 3; i++) {
+            yield* Effect.exit(reservation.extend(5))
+            yield* adjust("5 seconds")
+          }
+          books.fault = undefined
+          yield* adjust("5 seconds")
+          assert.strictEqual(booksOf(books).held, 10)
+          yield* Effect.scoped(tokens.reserve(90))
+        })
+      )
+    })
+  )
+
+  it.effect("is told of what a guard gave back, in one step", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(
+        Rows.layerStore({ name: "tokens", limit: Limit.capacity(1_000) }).pipe(
+          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
+        )
+      )
+      const rows = Context.get(context, Rows)
+      yield* rows.tryReserve(1_000)
+      books.fault = () => "away"
+      yield* rows.release(1)
+      yield* adjust("1 second")
+      const reductions = books.calls.reduce
+      for (let i = 0; i < 500; i++) yield* rows.release(1)
+      assert.strictEqual(books.calls.reduce, reductions)
+      books.fault = undefined
+      yield* adjust("5 seconds")
+      assert.isAtMost(books.calls.reduce - reductions, 3)
+      assert.strictEqual(booksOf(books).held, 499)
+    })
+  )
+
+  it.effect("is not kept away by what it cannot do", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
+      const make = (name: string) => Effect.provide(Budget.make({ name, limit: Limit.capacity(100) }), context)
+      const tokens = yield* make("tokens")
+      const scope = yield* Scope.make()
+      const gone = yield* Scope.provide(make("gone"), scope)
+      const first = yield* gone.reserve(40)
+      const second = yield* tokens.reserve(30)
+      const { settle } = books
+      let broken = true
+      books.settle = (request) =>
+        Effect.suspend(() =>
+          broken && request.entries.some(({ amount }) => amount === 30) ? Effect.die("broken") : settle(request)
+        )
+      books.fault = () => "away"
+      yield* first.commit(35)
+      yield* second.commit(25)
+      // When the store is back, it has lost its books, nobody makes those of one budget, and fails at a settlement of another.
+      yield* Scope.close(scope, Exit.void)
+      books.lose()
+      books.fault = undefined
+      yield* adjust("5 seconds")
+      yield* tokens.withReservation(10, () => Effect.void)
+      assert.strictEqual(yield* tokens.available, 90)
+      broken = false
+      yield* adjust("1 minute")
+      assert.strictEqual(yield* tokens.available, 65)
+      // What was spent of the other is charged once it has books again.
+      const again = yield* make("gone")
+      yield* adjust("1 millis")
+      assert.strictEqual(yield* again.available, 65)
     })
   )
 
@@ -289,8 +504,13 @@ describe("a store that is away", () => {
       books.fault = () => "away"
       const tokens = yield* processOver(books)
       assert.strictEqual((yield* Effect.flip(Effect.scoped(tokens.reserve(5))))._tag, "FailedReservation")
+      yield* adjust("1 second")
+      const asked = books.calls.update
+      for (let i = 0; i < 100; i++) yield* Effect.exit(Effect.scoped(tokens.reserve(5)))
+      assert.strictEqual(books.calls.update, asked)
       books.fault = undefined
       yield* adjust("2 seconds")
+      assert.strictEqual(booksOf(books).available, 100)
       yield* tokens.withReservation(5, () => Effect.void)
       assert.deepStrictEqual(booksOf(books), { available: 95, held: 0, spent: 5 })
     })
@@ -307,6 +527,39 @@ describe("a store that is away", () => {
     })
   )
 })
+
+it.effect("what is tried again is kept once, however often it is asked for", () =>
+  Effect.gen(function* () {
+    const books = yield* ReferenceBooks.make()
+    const { retry } = yield* settlements(
+      books,
+      settingsOf({}),
+      undefined,
+      () => Effect.void,
+      () => {}
+    )
+    let [runs, answers] = [0, false]
+    const key = {}
+    const work = Effect.suspend(() => {
+      runs++
+      return answers ? Effect.void : Effect.fail(new BudgetError.StoreUnavailable({ message: "away" }))
+    })
+    for (let i = 0; i < 100; i++) {
+      retry(key, work)
+      yield* adjust("100 millis")
+    }
+    yield* adjust("10 seconds")
+    const before = runs
+    answers = true
+    yield* adjust("1 second")
+    assert.isAtMost(runs - before, 2)
+    // Once it is done, it can be asked for again.
+    const done = runs
+    retry(key, work)
+    yield* adjust("1 second")
+    assert.strictEqual(runs, done + 1)
+  })
+)
 
 describe("a lost answer", () => {
   const lostOnce = (operation: ReferenceBooks.Operation) => {
@@ -452,6 +705,37 @@ describe("waiting for shared books", () => {
     })
   )
 
+  it.effect("what comes back while somebody is told no is not waited for", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const holder = yield* processOver(books, {}, throttled)
+      const slow = yield* Deferred.make<void>()
+      const late = {
+        ...books,
+        hold: (request: Parameters<typeof books.hold>[0]) => Effect.tap(books.hold(request), () => Deferred.await(slow))
+      }
+      const tokens = yield* processOver(late, { pollInterval: "1 hour", requestTimeout: "1 minute" }, throttled)
+      const scope = yield* Scope.make()
+      yield* Scope.provide(holder.reserve(1), scope)
+      const waiting = yield* Effect.forkChild(tokens.withReservation(1, () => Effect.void))
+      yield* adjust("1 millis")
+      yield* Scope.close(scope, Exit.void)
+      yield* turns
+      yield* Deferred.succeed(slow, undefined)
+      yield* Fiber.join(waiting)
+    })
+  )
+
+  it.effect("is refused inside of a transaction, which may run more than once", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      const exit = yield* Effect.exit(Effect.scoped(Effect.tx(tokens.reserve(10))))
+      assert.match(`${Exit.isFailure(exit) ? Cause.squash(exit.cause) : ""}`, /"tokens".*inside Effect\.tx/)
+      assert.strictEqual(books.calls.hold, 0)
+    })
+  )
+
   it.effect("asks when time has freed enough, by the hint of the books", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make({ silent: true })
@@ -468,6 +752,27 @@ describe("waiting for shared books", () => {
     })
   )
 })
+
+it.effect("a wrong option is a programming error that names it and the value", () =>
+  Effect.gen(function* () {
+    const books = yield* ReferenceBooks.make()
+    const wrong: ReadonlyArray<readonly [SharedOptions, RegExp]> = [
+      [{ expiresAfter: "999 millis" }, /expiresAfter .* from 1000, not 999/],
+      [{ expiresAfter: Duration.infinity }, /expiresAfter .* not Infinity/],
+      [{ requestTimeout: 0 }, /requestTimeout .* from 1, not 0/],
+      [{ pollInterval: 0.5 }, /pollInterval .* not 0.5/],
+      [{ pollInterval: "soon" as Duration.Input }, /pollInterval .* not "soon"/],
+      [{ onUnavailable: { allowWithin: -1 } }, /allowWithin .* not -1/]
+    ]
+    for (const [options, message] of wrong) {
+      const exit = yield* Effect.exit(Effect.scoped(sharedStore(books, options)))
+      const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+      assert.instanceOf(error, RangeError)
+      assert.match(error.message, message)
+    }
+    assert.throws(() => keepOutcomesOf({ keepOutcomes: 1 }), /keepOutcomes .* from 1000, not 1/)
+  })
+)
 
 describe("opening", () => {
   it.effect("keeps the books; a limit that is declared anew changes them, one that was set stays", () =>
@@ -497,6 +802,23 @@ describe("opening", () => {
       assert.deepStrictEqual(booksOf(books), { available: 65, held: 0, spent: 35 })
       books.lose()
       assert.strictEqual(yield* tokens.available, 100)
+    })
+  )
+
+  it.effect("what a guard had out of books that were lost is charged to the new ones", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(
+        Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
+          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
+        )
+      )
+      const rows = Context.get(context, Rows)
+      yield* rows.tryReserve(30)
+      books.lose()
+      assert.isTrue(yield* rows.tryReserve(20))
+      yield* rows.release(15)
+      assert.deepStrictEqual(booksOf(books), { available: 65, held: 5, spent: 30 })
     })
   )
 })
@@ -536,6 +858,39 @@ describe("a journal", () => {
 })
 
 describe("interruption at every point", () => {
+  it.effect("of a guard's tryReserve leaves nothing that release cannot give back", () =>
+    Effect.gen(function* () {
+      const { interrupted, problems } = yield* sweep(
+        Effect.gen(function* () {
+          const books = yield* ReferenceBooks.make()
+          const scope = yield* Scope.make()
+          const context = yield* Scope.provide(
+            Layer.build(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {}))),
+            scope
+          )
+          const rows = yield* BudgetGuard.make({ name: "tokens", limit: Limit.capacity(100) }).pipe(
+            Effect.provide(context),
+            Scope.provide(scope)
+          )
+          return {
+            program: Effect.andThen(rows.tryReserve(10), Effect.yieldNow),
+            problem: Effect.gen(function* () {
+              for (let i = 0; i < 30; i++) yield* Effect.yieldNow
+              const { held } = booksOf(books)
+              const exit = yield* Effect.exit(rows.release(held))
+              const left = booksOf(books).held
+              yield* Scope.close(scope, Exit.void)
+              return Exit.isSuccess(exit) && left === 0 ? undefined : `held ${held}, left ${left}`
+            })
+          }
+        }),
+        { mostOperations: 20 }
+      )
+      assert.deepStrictEqual(problems, [])
+      assert.isAbove(interrupted, 20)
+    })
+  )
+
   const cases: ReadonlyArray<readonly [string, (tokens: Budget.Budget) => Effect.Effect<unknown, unknown>]> = [
     ["withReservation", (tokens) => tokens.withReservation(10, () => Effect.yieldNow)],
     [
@@ -545,6 +900,7 @@ describe("interruption at every point", () => {
     ["reserve", (tokens) => Effect.scoped(Effect.andThen(tokens.reserve(10), Effect.yieldNow))],
     ["tryReserve", (tokens) => Effect.scoped(Effect.andThen(tokens.tryReserve(10), Effect.yieldNow))],
     ["extend", (tokens) => tokens.withReservation(10, (reservation) => reservation.extend(5))],
+    ["the end of a scope", (tokens) => Effect.scoped(tokens.reserveUpTo(10, 20))],
     [
       "a wait",
       (tokens) =>

@@ -1,42 +1,59 @@
 /** What a process keeps of a budget that it leases shares of. */
 import type * as Store from "../../BudgetStore.ts"
+import type { Limit } from "../../Limit.ts"
 import { SharedAccount } from "../shared/account.ts"
 
 export class LeasedAccount extends SharedAccount {
   readonly upstream: Store.Account
-  /** A window belongs to the clock of the store, which a share does not know: such a budget is asked for each time. */
-  readonly leasable: boolean
-  /** Whether what is settled comes back whole. */
-  readonly comesBack: boolean
+  /**
+   * A window belongs to the clock of the store, which a share does not know; and of a share of slots beside something else, what
+   * is spent stays and what is used comes back. Such a budget is asked for each time.
+   */
+  leasable = false
   /** What reservations are taken from now. */
   share: Share | undefined = undefined
   /** Shares that nothing is taken from any more, with reservations still out. */
   readonly closed = new Set<Share>()
+  /** Shares with nothing out, on their way back to the store below. */
+  readonly ending = new Set<Share>()
   /** What was taken since the last renewal; of slots, the most at one time. */
   taken = 0
+  /** Spent beyond the shares while the store was away, and not charged yet. */
+  owed = 0
 
   constructor(definition: Store.Definition, upstream: Store.Account) {
     super(definition)
     this.upstream = upstream
-    this.leasable = definition.limits.every(({ _tag }) => _tag !== "Window")
-    this.comesBack = definition.limits.every(({ _tag }) => _tag === "Concurrency")
+    this.learn(definition.limits)
+  }
+
+  override learn(limits: ReadonlyArray<Limit>): void {
+    super.learn(limits)
+    this.leasable = this.comesBack || limits.every(({ _tag }) => _tag !== "Window" && _tag !== "Concurrency")
   }
 }
 
-/** A hold in the store below, which this process spends from: `free + used + spent` is what is held there. */
+/** A hold in the store below, which this process spends from: `free + used + spent + returning` is what is held there. */
 export class Share {
   readonly hold: Store.Hold
   /** By the clock of this process. Later the share may have expired, so nothing is taken from it. */
-  readonly goodUntil: number
+  goodFrom: number
+  goodUntil: number
   free = 0
   used = 0
   spent = 0
-  /** Spent above all of it, and not charged yet. */
-  over = 0
+  /** Given back, and on its way to the store below. */
+  returning = 0
 
-  constructor(hold: Store.Hold, goodUntil: number) {
+  constructor(hold: Store.Hold, goodFrom: number, goodUntil: number) {
     this.hold = hold
+    this.goodFrom = goodFrom
     this.goodUntil = goodUntil
+  }
+
+  /** A clock that was put back says nothing about how old it is. */
+  isGood(now: number): boolean {
+    return now < this.goodUntil && now >= this.goodFrom && this.hold.expired === undefined
   }
 }
 

@@ -1,5 +1,5 @@
 /** What is done with the shares of this process, each in one synchronous step. */
-import type { LeasedAccount, LeasedHold, Part, Share } from "./account.ts"
+import type { LeasedAccount, LeasedHold, Part } from "./account.ts"
 
 /** Takes all of it from the shares of the accounts, or nothing. */
 export const take = (hold: LeasedHold, amounts: ReadonlyArray<number>, now: number): boolean => {
@@ -23,23 +23,23 @@ export const take = (hold: LeasedHold, amounts: ReadonlyArray<number>, now: numb
 /** How much more the account's share would have to have. */
 export const lack = ({ share }: LeasedAccount, amount: number, now: number): number => {
   if (amount === 0) return 0
-  return share === undefined || now >= share.goodUntil ? amount : Math.max(0, amount - share.free)
+  return share?.isGood(now) === true ? Math.max(0, amount - share.free) : amount
 }
 
-/** Gives some of a reservation back, of what was taken first. Answers the shares that are to be told to the store below. */
-export const giveBack = (hold: LeasedHold, i: number, amount: number): ReadonlyArray<readonly [Share, number]> => {
-  const account = hold.accounts[i]!
-  const returned: Array<readonly [Share, number]> = []
+/** Gives some of a reservation back, of what was taken first. */
+export const giveBack = (hold: LeasedHold, i: number, amount: number): void => {
+  const parts = hold.parts[i]!
   let rest = amount
-  for (const part of hold.parts[i]!) {
+  for (const part of parts) {
+    if (rest === 0) break
     const given = Math.min(rest, part.amount)
     rest -= given
     part.amount -= given
     part.share.used -= given
-    if (account.share === part.share) part.share.free += given
-    else returned.push([part.share, given])
+    part.share.free += given
   }
-  return returned
+  const first = parts.findIndex((part) => part.amount > 0)
+  parts.splice(0, first === -1 ? parts.length : first)
 }
 
 /** What is charged to each part: what was taken first is charged first, what is left goes to the latest. */
@@ -60,22 +60,14 @@ export const end = (hold: LeasedHold, i: number, charge: number): number => {
   const charges = chargesOf(parts, charge)
   let over = 0
   parts.forEach(({ amount, share }, n) => {
-    const open = account.share === share
+    const spent = account.comesBack ? 0 : charges[n]!
     share.used -= amount
-    if (account.comesBack) {
-      if (open) share.free += amount
-      return
-    }
-    const spent = charges[n]!
-    if (spent <= amount) {
-      share.spent += spent
-      if (open) share.free += amount - spent
-      return
-    }
-    const more = open ? Math.min(spent - amount, share.free) : 0
-    share.free -= more
-    share.spent += amount + more
-    over += spent - amount - more
+    share.free += amount
+    // What is spent beyond the reservation may still be in the share.
+    const covered = Math.min(spent, share.free)
+    share.free -= covered
+    share.spent += covered
+    over += spent - covered
   })
   return over
 }

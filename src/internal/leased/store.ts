@@ -6,6 +6,7 @@
  * A process that dies loses its shares by expiry, and all of a share that is not known to be free counts as spent: it was sized
  * for one renewal, so that is how much is uncertain.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,17 +19,20 @@ import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import { check, checkUpTo, ended } from "../denial.ts"
 import { Signal } from "../shared/account.ts"
-import { type Answer, blocked, queueUp, type SharedRequest, wake } from "../shared/waiting.ts"
+import { millisOf } from "../shared/options.ts"
+import { refused } from "../shared/transaction.ts"
+import { type Answer, blocked, queueUp, type SharedRequest, wake, wakesOf } from "../shared/waiting.ts"
 import { DirectHold, LeasedAccount, LeasedHold, Share } from "./account.ts"
 import { end, giveBack, lack, take } from "./shares.ts"
 
 export interface LeaseOptions {
   /**
-   * How often what was spent is reported, and the share is sized anew: how much is uncertain when the process dies. At most a
-   * third of the time that holds of the store below stay. Default 5 seconds.
+   * How often what was spent is reported, and the share is sized anew: how much is uncertain when the process dies. From 1
+   * millisecond; at most a third of the time that holds of the store below stay. Default 5 seconds. A limit that another process
+   * lowers or resets reaches the shares that are out by their next renewal.
    */
   readonly renewEvery?: Duration.Input | undefined
-  /** How often who is first in turn asks the store below again. Default 1 second. */
+  /** How often who is first in turn asks the store below again, from 1 millisecond. Default 1 second. */
   readonly pollInterval?: Duration.Input | undefined
 }
 
@@ -38,6 +42,9 @@ interface LeasedRequest extends SharedRequest {
 
 const mine = (request: Store.Request): LeasedRequest => request as LeasedRequest
 
+/** How many shares with reservations out may be closed beside the open one. Beyond that, it is renewed in place. */
+const MOST_CLOSED = 8
+
 /** How often a reservation may find that others took what was drawn for it, before it is asked for by itself. */
 const MOST_DRAWS = 4
 
@@ -46,8 +53,8 @@ export const leasedStore = (
   options: LeaseOptions
 ): Effect.Effect<Store.BudgetStore["Service"], never, Scope.Scope> =>
   Effect.gen(function* () {
-    const renewEvery = millisOf("renewEvery", options.renewEvery ?? "5 seconds")
-    const pollInterval = millisOf("pollInterval", options.pollInterval ?? "1 second")
+    const renewEvery = millisOf("renewEvery", options.renewEvery ?? "5 seconds", 1)
+    const pollInterval = millisOf("pollInterval", options.pollInterval ?? "1 second", 1)
     if (store.expiresAfter !== undefined && renewEvery * 3 > store.expiresAfter) {
       throw new RangeError(
         `BudgetStore: renewEvery is at most a third of the ${store.expiresAfter} ms that holds stay, not ${renewEvery} ms`
@@ -66,30 +73,57 @@ export const leasedStore = (
     }
     const worker: Effect.Effect<never> = Effect.suspend(() => {
       const next = work.shift()
-      return Effect.flatMap(next ?? signal.wait, () => worker)
+      return Effect.flatMap(next === undefined ? signal.wait : lasting(next), () => worker)
     })
 
+    /** Draws and closes follow each other, so nothing is added to a share that is closed meanwhile. */
+    const inTurn = <A, E>(account: LeasedAccount, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+      Effect.uninterruptible(drawing.get(account)!.withPermit(effect))
+
     /** Nothing is taken from it any more. What is not out goes back, and all of it once nothing is out. */
-    const close = (account: LeasedAccount): Effect.Effect<void> =>
+    const close = (account: LeasedAccount): Effect.Effect<void> => inTurn(account, closeNow(account))
+
+    const closeNow = (account: LeasedAccount): Effect.Effect<void> =>
       Effect.suspend(() => {
         const { share } = account
         if (share === undefined) return Effect.void
         account.share = undefined
-        if (share.used === 0) return finish(share)
+        if (share.used === 0) return finish(account, share)
         account.closed.add(share)
-        const { free } = share
-        share.free = 0
-        return free === 0 ? Effect.void : store.reduce(share.hold, [free])
+        return trim(share, 0)
       })
 
-    const finish = ({ hold, over, spent }: Share): Effect.Effect<void> =>
-      Effect.asVoid(store.settle(hold, "committed", [spent + over]))
+    /** Keeps no more than this free. */
+    const trim = (share: Share, free: number): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const rest = share.free - free
+        if (rest <= 0) return Effect.void
+        share.free = free
+        share.returning += rest
+        return Effect.map(store.reduce(share.hold, [rest]), () => {
+          share.returning -= rest
+        })
+      })
+
+    const finish = (account: LeasedAccount, share: Share): Effect.Effect<void> => {
+      account.ending.add(share)
+      return Effect.suspend(() => {
+        const { owed } = account
+        account.owed = 0
+        return Effect.map(store.settle(share.hold, "committed", [share.spent + owed]), () => {
+          account.ending.delete(share)
+        })
+      })
+    }
 
     const finished = (account: LeasedAccount): void => {
       for (const share of account.closed) {
-        if (share.used > 0) continue
-        account.closed.delete(share)
-        later(finish(share))
+        if (share.used === 0) {
+          account.closed.delete(share)
+          later(finish(account, share))
+        } else if (share.free > 0) {
+          later(trim(share, 0))
+        }
       }
     }
 
@@ -102,24 +136,35 @@ export const leasedStore = (
       amount: number,
       wanted: number
     ): Effect.Effect<void, BudgetExceeded | FailedReservation> =>
-      drawing.get(account)!.withPermit(
+      inTurn(
+        account,
         Effect.flatMap(Clock.currentTimeMillis, (now) => {
           const missing = lack(account, amount, now)
           if (missing === 0 && amount > 0) return Effect.void
           const current = account.share
-          const request = { accounts: [account.upstream], amounts: [missing], upTo: [Math.max(missing, wanted)] }
-          if (current !== undefined && now < current.goodUntil) {
-            const before = current.hold.held[0]!
-            return Effect.map(below({ ...request, into: current.hold, extends: true }), (hold) => {
-              current.free += hold.held[0]! - before
-            })
-          }
-          return Effect.flatMap(below({ ...request, onExpiry: "hold" }), (hold) =>
-            Effect.map(close(account), () => {
-              account.share = new Share(hold, now + renewEvery * 2)
-              account.share.free = hold.held[0]!
-            })
-          )
+          const request = (missing: number) => ({
+            accounts: [account.upstream],
+            amounts: [missing],
+            upTo: [Math.max(missing, wanted)]
+          })
+          const anew = (missing: number) =>
+            Effect.flatMap(below({ ...request(missing), onExpiry: "hold" }), (hold) =>
+              Effect.map(closeNow(account), () => {
+                account.share = new Share(hold, now, now + renewEvery * 2)
+                account.share.free = hold.held[0]!
+              })
+            )
+          if (current?.isGood(now) !== true) return anew(missing)
+          const before = current.hold.held[0]!
+          const more = Effect.map(below({ ...request(missing), into: current.hold, extends: true }), (hold) => {
+            current.free += hold.held[0]! - before
+            // Slots that were granted without the store may have come back to it.
+            if (account.comesBack) return
+            current.goodFrom = now
+            current.goodUntil = now + renewEvery * 2
+          })
+          // The store has lost it.
+          return Effect.catch(more, (error) => (current.isGood(now) ? Effect.fail(error) : anew(amount)))
         })
       )
 
@@ -138,8 +183,15 @@ export const leasedStore = (
         if (take(hold, amounts, now)) return Effect.succeed(hold)
         if (draws === MOST_DRAWS) return into === undefined ? through(request) : Effect.fail(crowded(request))
         const short = accounts.flatMap((account, i) => (lack(account, amounts[i]!, now) > 0 ? [i] : []))
+        const drawn: Array<LeasedAccount> = []
+        const drawAll = Effect.forEach(
+          short,
+          (i) => Effect.map(draw(accounts[i]!, amounts[i]!, accounts[i]!.taken), () => drawn.push(accounts[i]!)),
+          { discard: true }
+        )
         return Effect.andThen(
-          Effect.forEach(short, (i) => draw(accounts[i]!, amounts[i]!, accounts[i]!.taken), { discard: true }),
+          // Who gets nothing from one budget, or waits for it, keeps nothing of another.
+          Effect.tapError(drawAll, () => Effect.forEach(drawn, close, { discard: true })),
           ask(request, draws + 1)
         )
       })
@@ -196,9 +248,10 @@ export const leasedStore = (
       const { enforcement } = account.definition
       if (enforcement !== "throttle") return Effect.succeed(enforcement === "reject" ? Effect.fail(no) : Effect.die(no))
       // Whether it could ever fit is told by the books.
+      const own = request.extends === true ? request.into!.held[i]! : 0
       const never = Effect.map(store.read([account.upstream]), ([snapshot]) =>
         snapshot!.ledgers.some(
-          (ledger) => !Ledger.fits({ ...Ledger.make(ledger.limit, 0), ...ledger }, request.amounts[i]!)
+          (ledger) => !Ledger.fits({ ...Ledger.make(ledger.limit, 0), ...ledger }, request.amounts[i]!, own)
         )
       )
       const wait = error.retryAfter === undefined ? Infinity : Duration.toMillis(error.retryAfter)
@@ -226,7 +279,11 @@ export const leasedStore = (
         if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
         const wait = (hint: number | undefined) => queueUp(request, answered(request), hint, pollInterval, restore)
         if (request.extends !== true && blocked(request)) return wait(undefined)
-        return Effect.flatMap(answered(request), (answer) => (typeof answer === "number" ? wait(answer) : answer))
+        const wakes = wakesOf(request)
+        return Effect.flatMap(answered(request), (answer) =>
+          // What came back while this one asked woke nobody.
+          typeof answer === "number" ? wait(wakesOf(request) === wakes ? answer : undefined) : answer
+        )
       })
 
     const holdNow = (
@@ -236,6 +293,8 @@ export const leasedStore = (
       into: Store.Hold | undefined
     ): Store.Hold | "undecided" => {
       check(accounts, amounts, into)
+      const error = refused(fiber, accounts)
+      if (error !== undefined) throw error
       for (let i = 0; i < accounts.length; i++) {
         if (accounts[i]!.queue.size > 0 || !accounts[i]!.leasable) return "undecided"
       }
@@ -266,24 +325,42 @@ export const leasedStore = (
 
     /** What was spent beyond the shares is charged at once, so that nobody is admitted before it is paid. */
     const chargeOver = (hold: LeasedHold, over: ReadonlyArray<number>): Effect.Effect<Store.Outcome> => {
-      const accounts = hold.accounts.map(({ upstream }) => upstream)
-      const charged = Effect.flatMap(below({ accounts, amounts: over.map(() => 0) }), (empty) =>
-        store.settle(empty, "committed", over)
-      )
-      return Effect.match(charged, {
+      return Effect.match(charging(hold.accounts, over), {
         onSuccess: ({ overran }) => (hold.outcome = { ...hold.outcome!, overran }),
         // With the share then, when the store is back.
         onFailure: () => {
           hold.accounts.forEach((account, i) => {
-            const share = hold.parts[i]!.at(-1)?.share
-            if (share === undefined || over[i] === 0) return
-            share.over += over[i]!
-            if (account.share === share) later(close(account))
+            account.owed += over[i]!
+            if (over[i]! > 0) later(close(account))
           })
           return hold.outcome!
         }
       })
     }
+
+    /** Charges what was not held, whatever the limits say. */
+    const charging = (
+      accounts: ReadonlyArray<LeasedAccount>,
+      charges: ReadonlyArray<number>
+    ): Effect.Effect<Store.Outcome, BudgetExceeded | FailedReservation> =>
+      Effect.flatMap(
+        below({ accounts: accounts.map(({ upstream }) => upstream), amounts: charges.map(() => 0) }),
+        (empty) => store.settle(empty, "committed", charges)
+      )
+
+    /** What no share has taken along. */
+    const chargeOwed = (account: LeasedAccount): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const { owed } = account
+        if (owed === 0) return Effect.void
+        account.owed = 0
+        return Effect.match(charging([account], [owed]), {
+          onSuccess: () => {},
+          onFailure: () => {
+            account.owed += owed
+          }
+        })
+      })
 
     const settle = (
       hold: Store.Hold,
@@ -310,9 +387,7 @@ export const leasedStore = (
         if (hold instanceof DirectHold) return store.reduce(hold.upstream, amounts)
         const leased = hold as LeasedHold
         leased.accounts.forEach((account, i) => {
-          for (const [share, amount] of giveBack(leased, i, amounts[i]!)) {
-            if (share.used > 0) later(store.reduce(share.hold, [amount]))
-          }
+          giveBack(leased, i, amounts[i]!)
           finished(account)
           wake(account)
         })
@@ -322,14 +397,26 @@ export const leasedStore = (
     // -- renewing -----------------------------------------------------------------------------------------------------
 
     const renew = (account: LeasedAccount): Effect.Effect<void> =>
-      Effect.uninterruptible(
+      lasting(
         Effect.suspend(() => {
-          const wanted = account.taken
-          account.taken = account.comesBack ? (account.share?.used ?? 0) : 0
-          const closed = close(account)
+          const { share, taken } = account
+          account.taken = account.comesBack ? (share?.used ?? 0) : 0
+          if (share !== undefined && share.used > 0 && account.closed.size >= MOST_CLOSED) {
+            const more = Effect.suspend(() => draw(account, 0, Math.max(0, taken - share.free)))
+            return Effect.andThen(inTurn(account, trim(share, taken)), more)
+          }
+          const closed = Effect.andThen(close(account), chargeOwed(account))
           // Who needed nothing keeps nothing.
-          return wanted === 0 ? closed : Effect.andThen(closed, Effect.ignore(draw(account, 0, wanted)))
+          return taken === 0 ? closed : Effect.andThen(closed, draw(account, 0, taken))
         })
+      )
+
+    /** Whatever happens to it, the others go on. */
+    const lasting = (effect: Effect.Effect<unknown, unknown>): Effect.Effect<void> =>
+      Effect.uninterruptible(
+        Effect.catchCause(Effect.asVoid(effect), (cause) =>
+          Cause.hasDies(cause) ? Effect.logError("BudgetStore: a share could not be renewed", cause) : Effect.void
+        )
       )
 
     const renewing: Effect.Effect<never> = Effect.flatMap(
@@ -341,30 +428,37 @@ export const leasedStore = (
     )
 
     // By then, the budgets have ended and with them their shares.
-    yield* Effect.addFinalizer(() => Effect.forEach(work.splice(0), (effect) => effect, { discard: true }))
+    yield* Effect.addFinalizer(() => Effect.forEach(work.splice(0), lasting, { discard: true }))
     yield* Effect.forkScoped(worker)
     yield* Effect.forkScoped(renewing)
 
     const overlay = (account: LeasedAccount, snapshot: Store.Snapshot): Store.Snapshot => {
-      let [free, spent] = [account.share?.free ?? 0, account.share?.spent ?? 0]
-      for (const share of account.closed) spent += share.spent
+      account.learn(snapshot.ledgers.map(({ limit }) => limit))
+      let [ownFree, ownSpent] = [0, 0]
+      for (const shares of [account.share === undefined ? [] : [account.share], account.closed, account.ending]) {
+        for (const { free, returning, spent } of shares) {
+          ownFree += free + returning
+          ownSpent += spent
+        }
+      }
       const [first, ...rest] = snapshot.ledgers.map((ledger): Store.LedgerSnapshot => {
+        // After a reset, shares from before are not held in these books.
+        const free = Math.min(ownFree, ledger.held)
+        const spent = Math.min(ownSpent, ledger.held - free)
         const returns = ledger.limit._tag === "Concurrency"
-        const mine = returns ? free + spent : free
         return {
           ...ledger,
-          available: ledger.available + mine,
+          available: ledger.available + (returns ? free + spent : free),
           held: ledger.held - free - spent,
           spent: ledger.spent + (returns ? 0 : spent)
         }
       })
-      free = Math.min(first!.available, ...rest.map(({ available }) => available))
       return {
         ...snapshot,
         ledgers: [first!, ...rest],
-        available: free,
+        available: Math.min(first!.available, ...rest.map(({ available }) => available)),
         waiters: account.queue.size,
-        charged: snapshot.charged + spent
+        charged: snapshot.charged + ownSpent
       }
     }
 
@@ -377,7 +471,7 @@ export const leasedStore = (
           accounts.add(account)
           yield* Effect.addFinalizer(() => {
             accounts.delete(account)
-            return close(account)
+            return Effect.andThen(close(account), chargeOwed(account))
           })
           if (definition.enforcement === "throttle") {
             // What comes back to the store below is told by its changes.
@@ -409,10 +503,13 @@ export const leasedStore = (
         const all = changes.map(([account]) => account as LeasedAccount)
         return Effect.andThen(
           Effect.forEach(all, close, { discard: true }),
-          Effect.tap(store.adjust(changes.map(([, change], i) => [all[i]!.upstream, change] as const)), () => {
-            all.forEach(wake)
-            return Effect.void
-          })
+          Effect.map(store.adjust(changes.map(([, change], i) => [all[i]!.upstream, change] as const)), () =>
+            all.forEach((account, i) => {
+              const [, change] = changes[i]!
+              if (change._tag === "SetLimit") account.learn(change.limits)
+              wake(account)
+            })
+          )
         )
       },
       read: (accounts) => {
@@ -448,10 +545,4 @@ const overruns = (hold: LeasedHold, charges: ReadonlyArray<number>): boolean => 
     if (charges[i]! > held && !hold.accounts[i]!.comesBack) return true
   }
   return false
-}
-
-const millisOf = (name: string, input: Duration.Input): number => {
-  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
-  if (Number.isSafeInteger(millis) && millis >= 1) return millis
-  throw new RangeError(`BudgetStore: ${name} must be a whole number of milliseconds from 1, not ${millis}`)
 }

@@ -10,6 +10,7 @@ import * as TxRef from "effect/TxRef"
 import { type BudgetExceeded, type FailedReservation, UnknownResource } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
+import type { Limit } from "../../Limit.ts"
 import { adjustedLedgers } from "../adjustment.ts"
 import { check, checkUpTo, exceeded, refuse } from "../denial.ts"
 import type { Share } from "../quota/share.ts"
@@ -40,6 +41,7 @@ const holdNow = (
   share?: Share | undefined
 ): MemoryHold | "denied" | "undecided" => {
   check(accounts, amounts, into)
+  share?.check()
   if (blocked(accounts, amounts) || inTransaction(fiber)) return "undecided"
   if (into !== undefined && accounts.length === 1 && accounts[0]!.cells.length === 1) {
     return takeOne(fiber, accounts[0]!, amounts[0]!, into) ? into : "denied"
@@ -56,6 +58,8 @@ const hold = (
   Effect.withFiber((fiber) => {
     const { accounts, amounts, into } = request
     check(accounts, amounts, into)
+    // Here, and not where the request was made: its token may have ended since.
+    request.share?.check()
     if (request.upTo !== undefined) checkUpTo(accounts, amounts, request.upTo)
     if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, into === undefined ? "reserve" : "extend"))
     const closed = accounts.find((account) => account.closed)
@@ -126,29 +130,33 @@ const reduceNow = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<num
   for (let i = 0; i < hold.accounts.length; i++) freed(fiber, hold.accounts[i]!)
 }
 
-const adjust = (changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>): Effect.Effect<void> =>
-  Effect.withFiber((fiber) => {
-    if (inTransaction(fiber)) return Effect.die(nested(changes[0]![0], "a change of the budget"))
-    const now = nowOf(fiber)
-    const adjustedAll = changes.map(([account, adjustment]) =>
-      adjustedLedgers(
-        account.name,
-        account.cells.map((cell) => Ledger.refill(cell.value, now)),
-        adjustment,
-        now
-      )
+/** Nothing changes unless all can be done; `set` is called then, before anybody is served. */
+const adjustNow = (
+  fiber: AnyFiber,
+  changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>,
+  set?: () => void
+): void => {
+  if (inTransaction(fiber)) throw nested(changes[0]![0], "a change of the budget")
+  const now = nowOf(fiber)
+  const adjustedAll = changes.map(([account, adjustment]) =>
+    adjustedLedgers(
+      account.name,
+      account.cells.map((cell) => Ledger.refill(cell.value, now)),
+      adjustment,
+      now
     )
-    changes.forEach(([account], i) => {
-      account.cells.forEach((cell, j) => writeDirect(fiber, cell, adjustedAll[i]![j]!))
-      account.timed = adjustedAll[i]!.some(Ledger.isTimed)
-    })
-    for (const [account, { _tag }] of changes) {
-      // A top-up makes nothing hopeless.
-      if (_tag === "SetLimit" || _tag === "Reset") endHopeless(account, now)
-      freed(fiber, account)
-    }
-    return Effect.void
+  )
+  set?.()
+  changes.forEach(([account], i) => {
+    account.cells.forEach((cell, j) => writeDirect(fiber, cell, adjustedAll[i]![j]!))
+    account.timed = adjustedAll[i]!.some(Ledger.isTimed)
   })
+  for (const [account, { _tag }] of changes) {
+    // A top-up makes nothing hopeless.
+    if (_tag === "SetLimit" || _tag === "Reset") endHopeless(account, now)
+    freed(fiber, account)
+  }
+}
 
 /** What can never fit any more fails at once, wherever it stands. */
 const endHopeless = (account: MemoryAccount, now: number): void => {
@@ -161,20 +169,31 @@ const endHopeless = (account: MemoryAccount, now: number): void => {
   }
 }
 
-const enforce = (fiber: AnyFiber, account: MemoryAccount, enforcement: Store.Enforcement | "closed"): void => {
-  account.closed = enforcement === "closed"
-  if (enforcement === "closed") {
-    for (const waiter of [...account.queue]) end(waiter, unknown(waiter.request, account))
-  } else {
+const define = (fiber: AnyFiber, account: MemoryAccount, limit: Limit, enforcement: Store.Enforcement): void =>
+  adjustNow(fiber, [[account, { _tag: "SetLimit", limits: [limit] }]], () => {
+    account.closed = false
     account.definition = { ...account.definition, enforcement }
-  }
+  })
+
+const close = (fiber: AnyFiber, account: MemoryAccount): void => {
+  if (inTransaction(fiber)) throw nested(account, "a removal")
+  account.closed = true
+  for (const waiter of [...account.queue]) end(waiter, unknown(waiter.request, account))
   freed(fiber, account)
 }
 
-const withdraw = (fiber: AnyFiber, account: MemoryAccount, share: Share, defect: unknown): void => {
-  if (account.queue.size === 0) return
-  for (const waiter of [...account.queue]) if (waiter.share === share) end(waiter, Effect.die(defect))
-  freed(fiber, account)
+const withdraw = (
+  fiber: AnyFiber,
+  account: MemoryAccount,
+  share: Share,
+  heir: Share | undefined,
+  defect: unknown
+): void => {
+  const queue = account.fair!
+  const waiters = queue.of(share)
+  for (const waiter of waiters) end(waiter, Effect.die(defect))
+  heir?.absorb(share, nowOf(fiber), queue.turn)
+  if (waiters.length > 0) freed(fiber, account)
 }
 
 const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> =>
@@ -221,7 +240,10 @@ const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, n
 
 const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
   Stream.map(
-    told(account, () => read([account])),
+    told(
+      () => [account],
+      () => read([account])
+    ),
     ([snapshot]) => snapshot!
   )
 
@@ -238,7 +260,10 @@ export const memory: Store.BudgetStore["Service"] = {
     }),
   settle: (hold, cause, charges) =>
     Effect.withFiber((fiber) => Effect.succeed(settleNow(fiber, hold as MemoryHold, cause, charges))),
-  adjust: (changes) => adjust(changes as ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>),
+  adjust: (changes) =>
+    Effect.withFiberSucceed((fiber) =>
+      adjustNow(fiber, changes as ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>)
+    ),
   read: (accounts) => read(accounts as ReadonlyArray<MemoryAccount>),
   changes: (account) => changes(account as MemoryAccount),
   direct: {
@@ -248,7 +273,9 @@ export const memory: Store.BudgetStore["Service"] = {
     settle: (fiber, hold, cause, charges) => settleNow(fiber, hold as MemoryHold, cause, charges)
   },
   quotas: {
-    enforce: (fiber, account, enforcement) => enforce(fiber, account as MemoryAccount, enforcement),
-    withdraw: (fiber, account, share, defect) => withdraw(fiber, account as MemoryAccount, share, defect)
+    define: (fiber, account, limit, enforcement) => define(fiber, account as MemoryAccount, limit, enforcement),
+    close: (fiber, account) => close(fiber, account as MemoryAccount),
+    withdraw: (fiber, account, share, heir, defect) => withdraw(fiber, account as MemoryAccount, share, heir, defect),
+    source: (account) => account as MemoryAccount
   }
 }

@@ -8,11 +8,13 @@
  * Three bounds hold whatever the credits are, which stand at their most when less is granted than all earn, and sink together
  * when more is. Within a line, nobody is passed more than 64 times by who came later. A line that has been passed 64 times for
  * each other line there is goes first, the longest passed before the others; so with `n` lines it is served at the latest after
- * 65 * (n - 1) others. Else, no line gets ahead of another by more than 8 of the other's requests, of what each was served for its
- * expected use: so the lines share what there is as their expected uses are to each other.
+ * 65 * (n - 1) others. Else, if whose turn it is by the credits is ahead of others by more than 8 of their requests, of what each
+ * was served for its expected use, the one furthest behind goes: so the lines share what there is as their expected uses are to
+ * each other.
  */
 import { type Place, type Ranked, WaitQueue } from "../waitQueue.ts"
-import { compare, Share } from "./share.ts"
+import { Heap } from "./heap.ts"
+import { compare, Share, weight } from "./share.ts"
 
 const MAX_PASSED = 64
 const MAX_BEHIND = 8
@@ -27,8 +29,9 @@ export interface Fair extends Ranked {
 class Line<W extends Fair> {
   readonly share: Share
   readonly byTicket = new WaitQueue<W>()
-  readonly byAmount = new WaitQueue<W>()
-  readonly places = new Map<W, readonly [ticket: Place<W>, amount: Place<W>]>()
+  readonly smallest = new Heap<W>((one, other) => earlier(one, other, one.amount - other.amount))
+  readonly largest = new Heap<W>((one, other) => earlier(one, other, other.amount - one.amount))
+  readonly places = new Map<W, Place<W>>()
   /** How often the eldest was passed: the sum of what all were passed more than the next. */
   passed = 0
   /** How many had been served in all when this line was last. */
@@ -42,17 +45,20 @@ class Line<W extends Fair> {
   }
 
   add(waiter: W): void {
-    this.places.set(waiter, [this.byTicket.add(waiter, 0), this.byAmount.add(waiter, -waiter.amount)])
+    this.places.set(waiter, this.byTicket.add(waiter, 0))
+    this.smallest.add(waiter)
+    this.largest.add(waiter)
   }
 
   remove(waiter: W): void {
-    const [ticket, amount] = this.places.get(waiter)!
-    if (ticket.previous === undefined) this.passed -= waiter.overtaken
-    else ticket.previous.waiter.overtaken += waiter.overtaken
+    const place = this.places.get(waiter)!
+    if (place.previous === undefined) this.passed -= waiter.overtaken
+    else place.previous.waiter.overtaken += waiter.overtaken
     waiter.overtaken = 0
     this.places.delete(waiter)
-    this.byTicket.remove(ticket)
-    this.byAmount.remove(amount)
+    this.byTicket.remove(place)
+    this.smallest.remove(waiter)
+    this.largest.remove(waiter)
   }
 
   get eldest(): W {
@@ -61,7 +67,7 @@ class Line<W extends Fair> {
 
   /** All who came before have been passed once more. */
   serve(waiter: W): void {
-    const before = this.places.get(waiter)![0].previous
+    const before = this.places.get(waiter)!.previous
     if (before === undefined) return
     before.waiter.overtaken++
     this.passed++
@@ -83,7 +89,7 @@ class Line<W extends Fair> {
     this.next =
       this.credit === 0 || this.passed >= MAX_PASSED
         ? this.eldest
-        : (this.credit > 0 ? this.byAmount.first : this.byAmount.firstOfLast)!.waiter
+        : (this.credit > 0 ? this.smallest : this.largest).first!
   }
 }
 
@@ -93,7 +99,7 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
   private readonly lines = new Map<Share, Line<W>>()
   private served = 0
   /** What every line that waited was served for its expected use: who comes back does not make up for its absence. */
-  private turn = 0
+  turn = 0
   /** Of requests without a token. */
   private readonly nobody = new Share(0, 0)
 
@@ -118,6 +124,16 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
     const line = this.lineOf(waiter)
     line.remove(waiter)
     if (line.byTicket.size === 0) this.lines.delete(line.share)
+  }
+
+  /** Those who wait for a share. */
+  of(share: Share): ReadonlyArray<W> {
+    const waiters = [...(this.lines.get(share)?.byTicket ?? [])]
+    for (const waiter of this) {
+      if (!ahead(waiter)) break
+      if (waiter.share === share) waiters.push(waiter)
+    }
+    return waiters
   }
 
   /** Whose turn it is now. */
@@ -165,7 +181,9 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
   }
 }
 
-const weight = ({ expectedUse }: Share): number => Math.max(1, expectedUse)
+/** By an order, ties by ticket. */
+const earlier = (one: Ranked, other: Ranked, order: number): boolean =>
+  order === 0 ? one.ticket < other.ticket : order < 0
 
 /** An extension goes before all who hold nothing. */
 const ahead = (waiter: Ranked): boolean => waiter.priority === Infinity

@@ -62,14 +62,18 @@ export class Share {
     return share
   }
 
-  /** Takes over what another share has, up to the most, and what comes back to it later. */
-  absorb(other: Share, now: number): void {
+  /**
+   * Takes over what another share has, up to the most, and what comes back to it later. `turn` is what every share was served
+   * that was there all the time.
+   */
+  absorb(other: Share, now: number, turn: number): void {
     const credit = this.creditAt(now) + other.creditAt(now)
+    // What both were served, for what both expect: a part that is split off, used and merged costs what it used.
+    const [mine, its] = [Math.max(this.turn, turn), Math.max(other.turn, turn)]
+    this.turn = mine + ((its - mine) * weight(other)) / (weight(this) + weight(other))
     this.expectedUse = Math.min(this.expectedUse + other.expectedUse, MAX_EXPECTED_USE)
     this.tenths = 0
     this.add(credit, 1)
-    // The further of both: else a part that is split off, used and merged would come for free.
-    this.turn = Math.max(this.turn, other.turn)
     other.expectedUse = 0
     other.tenths = 0
     other.heir = this
@@ -88,6 +92,9 @@ export class Share {
     this.tenths = Math.max(Math.min(sum, this.expectedUse * FULL_AFTER), -MAX)
   }
 }
+
+/** What it is served is counted for this: who expects nothing has its turn too. */
+export const weight = ({ expectedUse }: Share): number => Math.max(1, expectedUse)
 
 const living = (share: Share): Share => {
   let last = share

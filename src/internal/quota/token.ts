@@ -39,7 +39,7 @@ export const stateOf = (token: unknown): State => {
 }
 
 /** The operations are got from here, so that a token has nothing of its own that could be copied. */
-const operations = {
+const operations = Object.freeze({
   get resource(): string {
     return stateOf(this).of.name
   },
@@ -84,7 +84,7 @@ const operations = {
   toJSON(): unknown {
     return { _id: "QuotaToken", resource: stateOf(this).of.name }
   }
-}
+})
 
 const settleUsed = <B>(reservation: Reservation.Reservation<number>, answer: B): Effect.Effect<Value<B>> => {
   // A conditional type cannot be narrowed to, but it says what the class is asked here.
@@ -142,9 +142,8 @@ const end = (fiber: AnyFiber, state: State, heir: State | undefined, why: string
   for (const child of children) end(fiber, child, state, "has been closed with the one it was split from")
   share.ended = `Quota "${of.name}": the token ${why}`
   parent?.children.delete(state)
-  heir?.share.absorb(share, nowOf(fiber))
   of.tokens--
-  of.store.quotas!.withdraw(fiber, of.account, share, new Error(share.ended))
+  of.store.quotas!.withdraw(fiber, of.account, share, heir?.share, new Error(share.ended))
   of.changed(fiber)
 }
 

@@ -3,6 +3,7 @@ import type * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import type * as Store from "../../BudgetStore.ts"
+import type { Limit } from "../../Limit.ts"
 import { WaitQueue } from "../waitQueue.ts"
 import type { Waiter } from "./waiting.ts"
 
@@ -14,12 +15,20 @@ export class SharedAccount implements Store.Account {
   readonly listeners = new Set<Signal>()
   /** Whether the books were told what is declared here. */
   opened = false
-  /** What was granted here while the store was away, and has not been reported since. */
-  allowed = 0
+  /** How often who waits was told to ask again. */
+  wakes = 0
+  /** Whether what is settled comes back whole. */
+  comesBack = false
 
   constructor(definition: Store.Definition) {
     this.name = definition.name
     this.definition = definition
+    this.learn(definition.limits)
+  }
+
+  /** The limits as they are now, as far as this process knows. */
+  learn(limits: ReadonlyArray<Limit>): void {
+    this.comesBack = limits.every(({ _tag }) => _tag === "Concurrency")
   }
 }
 
@@ -28,8 +37,10 @@ export class SharedHold implements Store.Hold {
   readonly accounts: ReadonlyArray<SharedAccount>
   readonly held: Array<number>
   readonly onExpiry: "progress" | "hold"
-  /** Granted while the store was away, which does not know of it. */
-  readonly local: boolean
+  /** What of it was granted while the store was away, which does not know of that. */
+  readonly beyond: Array<number>
+  /** Whether the store knows of the rest. */
+  known: boolean
   outcome: Store.Outcome | undefined = undefined
   expired: true | undefined = undefined
   settling: Deferred.Deferred<Store.Outcome> | undefined = undefined
@@ -47,13 +58,14 @@ export class SharedHold implements Store.Hold {
     accounts: ReadonlyArray<SharedAccount>,
     amounts: ReadonlyArray<number>,
     onExpiry: "progress" | "hold",
-    local: boolean
+    known: boolean
   ) {
     this.id = id
     this.accounts = accounts
     this.held = [...amounts]
     this.onExpiry = onExpiry
-    this.local = local
+    this.beyond = amounts.map(() => 0)
+    this.known = known
   }
 }
 

@@ -15,11 +15,12 @@ import * as Ledger from "../../Ledger.ts"
 import { adjustedLedgers } from "../adjustment.ts"
 import { check, checkUpTo, type Denial, denialAmong, ended, exceeded, refuse } from "../denial.ts"
 import { SharedAccount, SharedHold, Signal, type Unanswered } from "./account.ts"
-import type { Budget, Denied, Held, SharedBooks } from "./books.ts"
+import type { Budget, Denied, Ended, Held, SharedBooks } from "./books.ts"
 import type { Journal } from "./journal.ts"
 import { settingsOf, type SharedOptions } from "./options.ts"
-import { settlements, within } from "./settling.ts"
-import { type Answer, blocked, failed, queueUp, type SharedRequest, wake } from "./waiting.ts"
+import { type Settlements, settlements, within } from "./settling.ts"
+import { outside } from "./transaction.ts"
+import { type Answer, blocked, failed, queueUp, type SharedRequest, wake, wakesOf } from "./waiting.ts"
 
 /** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
 const mine = (request: Store.Request): SharedRequest => request as SharedRequest
@@ -44,7 +45,10 @@ export const sharedStore = (
     const store = SecureRandom.uuidV4Unsafe()
     let ids = 0
     const newId = () => `${store}:${(ids++).toString(36)}`
-    const locals = new Map<string, SharedHold>()
+    /** What was granted here while the store was away and is not in its books, of each budget. */
+    const allowed = new Map<string, number>()
+    /** Holds whose settlement is to bring some of that into the books. */
+    const unreported = new Map<string, SharedHold>()
 
     // -- opening ------------------------------------------------------------------------------------------------------
 
@@ -65,30 +69,44 @@ export const sharedStore = (
       return Effect.tap(within(step, settings), () =>
         Effect.sync(() => {
           account.opened = true
+          settling.opened()
         })
       )
     }
 
-    const ready = (of: ReadonlyArray<SharedAccount>): Effect.Effect<void, StoreUnavailable> =>
-      of.every(({ opened }) => opened)
-        ? Effect.void
-        : Effect.forEach(
-            of.filter(({ opened }) => !opened),
-            declare,
-            { discard: true }
-          )
+    /** When the store is there, unless the budget has ended by then. */
+    const declareLater = (account: SharedAccount): void =>
+      settling.retry(
+        account,
+        Effect.suspend(() =>
+          account.opened || accounts.get(account.name)?.has(account) !== true ? Effect.void : declare(account)
+        )
+      )
+
+    const ready = (of: ReadonlyArray<SharedAccount>): Effect.Effect<void, StoreUnavailable> => {
+      const unopened = of.filter(({ opened }) => !opened)
+      return Effect.tapError(Effect.forEach(unopened, declare, { discard: true }), () =>
+        Effect.sync(() => unopened.forEach(declareLater))
+      )
+    }
 
     /** Does a step over books that may have been lost: then they are made anew, and it is done once more. */
     const reopening = <A extends { readonly _tag: string }>(
       of: ReadonlyArray<SharedAccount>,
-      step: Effect.Effect<A, StoreUnavailable>
+      step: Effect.Effect<A, StoreUnavailable>,
+      reach: Reach = settling.reachable
     ): Effect.Effect<Exclude<A, { readonly _tag: "Unopened" }>, StoreUnavailable> => {
       const isThere = (answer: A): answer is Exclude<A, { readonly _tag: "Unopened" }> => answer._tag !== "Unopened"
-      const once = settling.reachable(within(step, settings))
-      return Effect.flatMap(Effect.andThen(ready(of), once), (answer) => {
+      const once = reach(
+        Effect.suspend(() => {
+          const sent = within(step, settings)
+          return of.every(({ opened }) => opened) ? sent : Effect.andThen(ready(of), sent)
+        })
+      )
+      return Effect.flatMap(once, (answer) => {
         if (isThere(answer)) return Effect.succeed(answer)
         for (const account of of) account.opened = false
-        return Effect.flatMap(Effect.andThen(ready(of), once), (again) =>
+        return Effect.flatMap(once, (again) =>
           isThere(again)
             ? Effect.succeed(again)
             : Effect.fail(new StoreUnavailable({ message: "the books were lost while they were used" }))
@@ -98,7 +116,7 @@ export const sharedStore = (
 
     // -- settling -----------------------------------------------------------------------------------------------------
 
-    const settling = yield* settlements(
+    const settling: Settlements = yield* settlements(
       books,
       settings,
       journal,
@@ -109,12 +127,10 @@ export const sharedStore = (
           { discard: true }
         ),
       (id) => {
-        const hold = locals.get(id)
+        const hold = unreported.get(id)
         if (hold === undefined) return
-        locals.delete(id)
-        hold.accounts.forEach((account, i) => {
-          account.allowed -= hold.held[i]!
-        })
+        unreported.delete(id)
+        giveUp(hold, hold.beyond)
       }
     )
 
@@ -137,13 +153,61 @@ export const sharedStore = (
           if (hold.settling !== undefined) return Deferred.await(hold.settling)
           const deferred = (hold.settling = Deferred.makeUnsafe<Store.Outcome>())
           open.delete(hold)
-          return Effect.tap(settling.settle(requestOf(hold, cause, charges ?? [...hold.held])), (outcome) => {
+          const all = charges ?? [...hold.held]
+          const told = settling.settle(requestOf(hold, cause, all))
+          const settled: Effect.Effect<Store.Outcome> = keepsAllowance(hold, all)
+            ? told
+            : Effect.succeed({ cause, charges: all, overran: [] })
+          return Effect.tap(settled, (outcome) => {
             hold.outcome = outcome
             for (const account of hold.accounts) wake(account)
             return Deferred.succeed(deferred, outcome)
           })
         })
       )
+
+    // -- going on without the store -----------------------------------------------------------------------------------
+
+    /** Takes it out of the allowance, all or nothing. */
+    const allow = ({ accounts, amounts, into, ...request }: SharedRequest): SharedHold | undefined => {
+      const outOf = ({ name }: SharedAccount) => allowed.get(name) ?? 0
+      if (accounts.some((account, i) => outOf(account) + amounts[i]! > settings.allowWithin)) return undefined
+      const none = amounts.map(() => 0)
+      const hold =
+        (into as SharedHold | undefined) ??
+        new SharedHold(newId(), accounts, none, request.onExpiry ?? settings.onExpiry, false)
+      // It may have been settled meanwhile.
+      if (hold.settling !== undefined) return undefined
+      accounts.forEach((account, i) => {
+        allowed.set(account.name, outOf(account) + amounts[i]!)
+        hold.beyond[i]! += amounts[i]!
+        hold.held[i]! += amounts[i]!
+      })
+      return hold
+    }
+
+    /** Gives some of what is beyond the books back to the allowance. */
+    const giveUp = (hold: SharedHold, amounts: ReadonlyArray<number>): void =>
+      hold.accounts.forEach(({ name }, i) => {
+        const amount = Math.min(hold.beyond[i]!, amounts[i]!)
+        if (amount === 0) return
+        hold.beyond[i]! -= amount
+        const left = allowed.get(name)! - amount
+        if (left === 0) allowed.delete(name)
+        else allowed.set(name, left)
+      })
+
+    /** What is charged beyond the books stays out of the allowance until they know. Answers whether there is anything to tell. */
+    const keepsAllowance = (hold: SharedHold, charges: ReadonlyArray<number>): boolean => {
+      const { accounts, beyond, held } = hold
+      const spent = charges.map((charge, i) => (accounts[i]!.comesBack ? 0 : charge))
+      giveUp(
+        hold,
+        spent.map((charge, i) => beyond[i]! - Math.min(beyond[i]!, Math.max(0, charge - (held[i]! - beyond[i]!))))
+      )
+      if (beyond.some((amount) => amount > 0)) unreported.set(hold.id, hold)
+      return hold.known || hold.unanswered !== undefined || spent.some((charge) => charge > 0)
+    }
 
     // -- holding ------------------------------------------------------------------------------------------------------
 
@@ -159,14 +223,12 @@ export const sharedStore = (
         request.accounts,
         request.amounts,
         request.onExpiry ?? settings.onExpiry,
-        false
+        true
       )
-      const step = books.hold({
-        id: hold.id,
-        step: 0,
-        entries: entriesOf(request),
-        expiresAfter,
-        onExpiry: hold.onExpiry
+      let sent = false
+      const step = Effect.suspend(() => {
+        sent = true
+        return books.hold({ id: hold.id, step: 0, entries: entriesOf(request), expiresAfter, onExpiry: hold.onExpiry })
       })
       return Effect.matchEffect(reopening(request.accounts, step), {
         onSuccess: (answer): Effect.Effect<Asked> =>
@@ -179,46 +241,30 @@ export const sharedStore = (
             open.add(hold)
             return hold
           }),
-        // It may have been taken all the same.
-        onFailure: (unavailable): Effect.Effect<Asked> =>
-          Effect.as(
-            settling.later(
-              requestOf(
-                hold,
-                "released",
-                request.amounts.map(() => 0)
-              )
-            ),
-            unavailable
-          )
+        onFailure: (unavailable): Effect.Effect<Asked> => {
+          if (!sent) return Effect.succeed(unavailable)
+          // It may have been taken all the same.
+          const nothing = request.amounts.map(() => 0)
+          return Effect.as(settling.later(requestOf(hold, "released", nothing)), unavailable)
+        }
       })
     }
 
     const askMore = (request: SharedRequest, hold: SharedHold): Effect.Effect<Asked> =>
       hold.turn.withPermit(
         Effect.suspend(() => {
-          if (hold.local)
-            return Effect.succeed(new StoreUnavailable({ message: "the store does not know of this hold" }))
           const extension = Effect.andThen(
-            answered(hold),
-            Effect.suspend(() => {
-              const step = ++hold.step
-              hold.unanswered = { _tag: "Extension", step, amounts: request.amounts }
-              return extend(hold, step, request)
-            })
+            answered(hold, settling.reachable),
+            Effect.suspend(() => extend(hold, hold.known ? hold.step + 1 : 0, request, settling.reachable))
           )
           return Effect.match(extension, {
             onFailure: (unavailable): Asked => {
-              if (hold.unanswered !== undefined) settling.retry(clear(hold))
+              if (hold.unanswered !== undefined) settling.retry(hold, clear(hold))
               return unavailable
             },
             onSuccess: (answer): Asked => {
-              hold.unanswered = undefined
               if (answer._tag === "Denied") return denialIn(request, answer)
-              if (answer._tag === "Ended") {
-                lose(hold)
-                return "ended"
-              }
+              if (answer._tag === "Ended") return "ended"
               answer.amounts.forEach((amount, i) => {
                 hold.held[i]! += amount
               })
@@ -234,56 +280,74 @@ export const sharedStore = (
       if (hold.settling === undefined) hold.expired = true
     }
 
-    const extend = (hold: SharedHold, step: number, request: SharedRequest) =>
-      reopening(
-        hold.accounts,
-        books.hold({ id: hold.id, step, entries: entriesOf(request), expiresAfter, onExpiry: hold.onExpiry })
-      )
+    /** The first step of a hold that the store does not know of makes it. Runs in the turn of the hold. */
+    const extend = (hold: SharedHold, step: number, request: SharedRequest, reach: Reach) => {
+      const sent = Effect.suspend(() => {
+        hold.step = step
+        hold.unanswered = { _tag: "Extension", step, amounts: request.amounts }
+        return books.hold({ id: hold.id, step, entries: entriesOf(request), expiresAfter, onExpiry: hold.onExpiry })
+      })
+      return Effect.map(reopening(hold.accounts, sent, reach), (answer): Held | Denied | Ended => {
+        hold.unanswered = undefined
+        if (answer._tag === "Ended") lose(hold)
+        if (answer._tag === "Held") {
+          hold.known = true
+          if (hold.settling === undefined) open.add(hold)
+        }
+        return answer
+      })
+    }
 
     /** Finds out about a step whose answer was lost, and gives back what is owed. Runs in the turn of the hold. */
-    const answered = (hold: SharedHold): Effect.Effect<void, StoreUnavailable> =>
+    const answered = (hold: SharedHold, reach: Reach): Effect.Effect<void, StoreUnavailable> =>
       Effect.suspend(() => {
         const { owed, unanswered } = hold
-        if (hold.outcome !== undefined || hold.settling !== undefined) return Effect.void
-        if (unanswered !== undefined) return Effect.andThen(again(hold, unanswered), answered(hold))
+        if (hold.settling !== undefined) return Effect.void
+        if (unanswered !== undefined) return Effect.andThen(again(hold, unanswered, reach), answered(hold, reach))
         if (owed === undefined) return Effect.void
         hold.owed = undefined
         hold.unanswered = { _tag: "Reduction", step: ++hold.step, amounts: owed }
-        return answered(hold)
+        return answered(hold, reach)
       })
 
-    const again = (hold: SharedHold, { _tag, amounts, step }: Unanswered): Effect.Effect<void, StoreUnavailable> => {
-      const done = (given: Held | undefined) =>
-        Effect.sync(() => {
-          hold.unanswered = undefined
-          // Nobody waits for this extension any more.
-          if (given !== undefined) owe(hold, given.amounts)
-        })
-      if (_tag === "Reduction") {
-        return Effect.flatMap(within(books.reduce({ id: hold.id, step, amounts }), settings), () => done(undefined))
-      }
-      return Effect.flatMap(extend(hold, step, { accounts: hold.accounts, amounts }), (answer) =>
-        done(answer._tag === "Held" ? answer : undefined)
-      )
-    }
+    const again = (
+      hold: SharedHold,
+      { _tag, amounts, step }: Unanswered,
+      reach: Reach
+    ): Effect.Effect<void, StoreUnavailable> =>
+      _tag === "Reduction"
+        ? Effect.map(reach(within(books.reduce({ id: hold.id, step, amounts }), settings)), () => {
+            hold.unanswered = undefined
+          })
+        : Effect.map(extend(hold, step, { accounts: hold.accounts, amounts }, reach), (answer) => {
+            // Nobody waits for this extension any more.
+            if (answer._tag === "Held") owe(hold, answer.amounts)
+          })
 
     const owe = (hold: SharedHold, amounts: ReadonlyArray<number>): void => {
       hold.owed = amounts.map((amount, i) => amount + (hold.owed?.[i] ?? 0))
     }
 
-    const clear = (hold: SharedHold): Effect.Effect<void, StoreUnavailable> => hold.turn.withPermit(answered(hold))
+    /** In the background, which finds out by this whether the store is back. */
+    const clear = (hold: SharedHold): Effect.Effect<void, StoreUnavailable> =>
+      hold.turn.withPermit(answered(hold, (step) => step))
 
     const reduce = (hold: SharedHold, amounts: ReadonlyArray<number>): Effect.Effect<void> =>
       Effect.uninterruptible(
         Effect.suspend(() => {
+          if (hold.settling !== undefined) return Effect.void
+          // What the store does not know of first.
+          const stored = amounts.map((amount, i) => Math.max(0, amount - hold.beyond[i]!))
+          giveUp(hold, amounts)
           amounts.forEach((amount, i) => {
             hold.held[i]! -= amount
           })
-          if (hold.local) return Effect.void
-          owe(hold, amounts)
-          return Effect.match(clear(hold), {
-            onFailure: () => settling.retry(clear(hold)),
-            onSuccess: () => hold.accounts.forEach(wake)
+          const wakeAll = () => hold.accounts.forEach(wake)
+          if (stored.every((amount) => amount === 0)) return Effect.sync(wakeAll)
+          owe(hold, stored)
+          return Effect.match(hold.turn.withPermit(answered(hold, settling.reachable)), {
+            onFailure: () => settling.retry(hold, clear(hold)),
+            onSuccess: wakeAll
           })
         })
       )
@@ -296,19 +360,6 @@ export const sharedStore = (
         (i, _, ledger) => own[i]![ledgers[i]!.indexOf(ledger)]!,
         false
       )!
-
-    /** Goes on without the store, within the allowance. */
-    const allow = (request: SharedRequest): SharedHold | undefined => {
-      const { accounts, amounts } = request
-      if (request.into !== undefined) return undefined
-      if (accounts.some(({ allowed }, i) => allowed + amounts[i]! > settings.allowWithin)) return undefined
-      const hold = new SharedHold(newId(), accounts, amounts, settings.onExpiry, true)
-      accounts.forEach((account, i) => {
-        account.allowed += amounts[i]!
-      })
-      locals.set(hold.id, hold)
-      return hold
-    }
 
     const unavailable = (request: SharedRequest, reason: StoreUnavailable): Answer<SharedHold> => {
       const local = settings.allowWithin > 0 ? allow(request) : undefined
@@ -336,7 +387,7 @@ export const sharedStore = (
     }
 
     const expired = (request: SharedRequest): Effect.Effect<never, FailedReservation> =>
-      request.into?.outcome !== undefined
+      (request.into as SharedHold | undefined)?.settling !== undefined
         ? Effect.die(ended(request.accounts))
         : Effect.fail(
             failed(
@@ -359,12 +410,14 @@ export const sharedStore = (
         )
         const wait = (hint: number | undefined) => queueUp(request, asking, hint, pollInterval, restore)
         if (request.extends !== true && blocked(request)) return wait(undefined)
+        const wakes = wakesOf(request)
         return Effect.flatMap(
           Effect.map(ask(request), (asked) =>
             // At once, a budget that rejects does so.
             typeof asked === "object" && "decided" in asked && asked.decided ? refuse(asked) : answerOf(request, asked)
           ),
-          (answer) => (typeof answer === "number" ? wait(answer) : answer)
+          // What came back while this one asked woke nobody.
+          (answer) => (typeof answer === "number" ? wait(wakesOf(request) === wakes ? answer : undefined) : answer)
         )
       })
 
@@ -419,7 +472,12 @@ export const sharedStore = (
           ? { _tag: "Found" as const, found }
           : { _tag: "Unopened" as const }
       )
-      return Effect.map(reopening(of, step), ({ found }) => of.map((account, i) => snapshot(account, found[i]!)))
+      return Effect.map(reopening(of, step), ({ found }) =>
+        of.map((account, i) => {
+          account.learn(found[i]!.ledgers.map(({ limit }) => limit))
+          return snapshot(account, found[i]!)
+        })
+      )
     }
 
     const changes = (account: SharedAccount): Stream.Stream<Store.Snapshot> =>
@@ -463,7 +521,8 @@ export const sharedStore = (
                 chunk.map(({ id, progress }) => ({ id, progress })),
                 expiresAfter
               ),
-              settings
+              // One that hangs leaves time for another.
+              { requestTimeout: Math.min(settings.requestTimeout, Math.ceil(expiresAfter / RENEWALS)) }
             ),
             (gone) => {
               const ids = new Set(gone)
@@ -496,14 +555,18 @@ export const sharedStore = (
         Effect.acquireRelease(
           Effect.suspend(() => {
             const account = new SharedAccount(definition)
-            const same = accounts.get(account.name) ?? new Set()
-            accounts.set(account.name, same.add(account))
+            const add = Effect.sync(() => {
+              const same = accounts.get(account.name) ?? new Set()
+              accounts.set(account.name, same.add(account))
+              if (!account.opened) declareLater(account)
+              return account
+            })
             // A program starts without the store too; what it asks for then is answered by `onUnavailable`.
-            return Effect.as(
-              Effect.catch(declare(account), (cause) =>
+            return Effect.andThen(
+              Effect.catch(settling.reachable(declare(account)), (cause) =>
                 Effect.logWarning(`BudgetStore: the budget "${account.name}" is opened when the store is there`, cause)
               ),
-              account
+              add
             )
           }),
           (account) =>
@@ -513,9 +576,9 @@ export const sharedStore = (
               if (same?.size === 0) accounts.delete(account.name)
             })
         ),
-      hold: (request, restore) => hold(mine(request), restore),
-      tryHold: (request) => tryHold(mine(request)),
-      charge: (request) => charge(mine(request)),
+      hold: (request, restore) => outside(request.accounts, hold(mine(request), restore)),
+      tryHold: (request) => outside(request.accounts, tryHold(mine(request))),
+      charge: (request) => outside(request.accounts, charge(mine(request))),
       reduce: (hold, amounts) => reduce(hold as SharedHold, amounts),
       settle: (hold, cause, charges) => settle(hold as SharedHold, cause, charges),
       report: (hold, progress) => {
@@ -535,8 +598,12 @@ export const sharedStore = (
                   return { ...before, ledgers: adjustedLedgers(name, before.ledgers, changes[i]![1], now) }
                 })
             )
-            return Effect.tap(Effect.andThen(ready(all), within(step, settings)), () =>
-              Effect.sync(() => all.forEach(wake))
+            return Effect.map(Effect.andThen(ready(all), within(step, settings)), () =>
+              all.forEach((account, i) => {
+                const [, change] = changes[i]!
+                if (change._tag === "SetLimit") account.learn(change.limits)
+                wake(account)
+              })
             )
           })
         ),
@@ -544,6 +611,9 @@ export const sharedStore = (
       changes: (account) => changes(account as SharedAccount)
     }
   })
+
+/** Whether a step is tried at all. */
+type Reach = Settlements["reachable"]
 
 const entriesOf = ({ accounts, amounts, upTo }: SharedRequest) =>
   accounts.map(({ name }, i) => ({

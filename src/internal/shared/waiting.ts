@@ -41,9 +41,12 @@ export const blocked = ({ accounts, amounts }: SharedRequest): boolean =>
 
 /** Lets the first in turn ask again. */
 export const wake = (account: SharedAccount): void => {
+  account.wakes++
   account.queue.first?.waiter.signal.raise()
   for (const listener of account.listeners) listener.raise()
 }
+
+export const wakesOf = ({ accounts }: SharedRequest): number => accounts.reduce((sum, { wakes }) => sum + wakes, 0)
 
 const stand = (waiter: Waiter): void => {
   waiter.places = waiter.accounts.map((account) => account.queue.add(waiter))
