@@ -29,7 +29,7 @@ import {
   type QuotaUsages
 } from "../src/index.ts"
 import { MAX_EXPECTED_USE } from "../src/internal/quota/share.ts"
-import { creditOf, open, resource } from "./utils/quotas.ts"
+import { accountOf, creditOf, open, resource } from "./utils/quotas.ts"
 
 type Token = QuotaToken.QuotaToken
 
@@ -79,7 +79,7 @@ const hold = (token: Token, amount: number) =>
 const release = (scope: Scope.Closeable) => Scope.close(scope, Exit.void)
 
 describe("Quota: what differs from its forerunners", () => {
-  it.effect("ties in priority go by ticket, and overtaking is bounded", () =>
+  it.effect("ties in priority go by ticket", () =>
     Effect.gen(function* () {
       const { quota, token } = yield* one(Limit.concurrency(1), "throttle", 0)
       const other = yield* quota.acquire("units", { expectedUse: 0 })
@@ -91,6 +91,26 @@ describe("Quota: what differs from its forerunners", () => {
       yield* release(holder)
       yield* Fiber.joinAll(fibers)
       assert.deepStrictEqual(served, ["a", "b", "c", "d"])
+    })
+  )
+
+  it.effect("overtaking is bounded: a token without credit is served after 65 grants to another at the latest", () =>
+    Effect.gen(function* () {
+      const { quota, token } = yield* one(Limit.concurrency(1), "throttle", 1_000_000)
+      const poor = yield* quota.acquire("units", { expectedUse: 0 })
+      let served = 0
+      const turn = token.withReservation(1, () =>
+        Effect.andThen(
+          Effect.sync(() => served++),
+          Effect.sleep("1 second")
+        )
+      )
+      for (let n = 0; n < 3; n++) yield* Effect.forkScoped(Effect.forever(turn))
+      yield* TestClock.adjust("1 second")
+      const before = served
+      const fiber = yield* waits(poor.withReservation(1, () => Effect.sync(() => served - before)))
+      for (let n = 0; n < 100; n++) yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(fiber), 64)
     })
   )
 
@@ -662,6 +682,23 @@ describe("Quota: usage", () => {
         waiters: 0,
         tokens: 0
       })
+    })
+  )
+
+  it.effect("who listens for long leaves nothing behind where nothing changes", () =>
+    Effect.gen(function* () {
+      const quota = yield* open({ busy: resource(Limit.capacity(50)), quiet: resource(Limit.concurrency(1)) })
+      const busy = yield* quota.acquire("busy", { expectedUse: 1 })
+      const quiet = yield* quota.acquire("quiet", { expectedUse: 1 })
+      let told = 0
+      const fiber = yield* waits(Stream.runForEach(quota.usageChanges, () => Effect.sync(() => told++)))
+      for (let n = 0; n < 50; n++) {
+        yield* busy.withReservation(1, () => TestClock.adjust(1))
+      }
+      assert.isAtLeast(told, 50)
+      assert.isAtMost(accountOf(quiet).listeners.size, 1)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(accountOf(quiet).listeners.size, 0)
     })
   )
 
