@@ -132,20 +132,34 @@ describe("a share", () => {
       yield* until(short, 50)
       yield* adjust("20 seconds")
       assert.strictEqual(booksOf(books).held, 60)
+      const { reduce, settle } = books
+      const gate = yield* Deferred.make<void>()
+      const shown = Effect.map(tokens.snapshot, ({ ledgers: [{ available, held, spent }] }) => ({
+        available,
+        held,
+        spent
+      }))
+      // What is on its way back is not held any more, whether it is told now or when it has come.
+      books.reduce = (request) => Effect.andThen(Deferred.await(gate), reduce(request))
       yield* Deferred.succeed(short, undefined)
-      // At every moment, also while it is on its way.
-      for (let i = 0; i < 50; i++) {
-        const { available, held, spent } = (yield* tokens.snapshot).ledgers[0]
-        if (spent === 4) assert.deepStrictEqual([available, held], [986, 10])
-        yield* Effect.yieldNow
-      }
+      yield* turns
+      assert.strictEqual(booksOf(books).held, 60)
+      const first = yield* Effect.forkChild(shown)
+      yield* turns
+      yield* Deferred.succeed(gate, undefined)
+      assert.deepStrictEqual(yield* Fiber.join(first), { available: 986, held: 10, spent: 4 })
+      yield* turns
       assert.strictEqual(booksOf(books).held, 14)
+      const end = yield* Deferred.make<void>()
+      books.settle = (request) => Effect.andThen(Deferred.await(end), settle(request))
       yield* Deferred.succeed(long, undefined)
-      for (let i = 0; i < 50; i++) {
-        const { available, held, spent } = (yield* tokens.snapshot).ledgers[0]
-        if (spent === 8) assert.deepStrictEqual([available, held], [992, 0])
-        yield* Effect.yieldNow
-      }
+      yield* turns
+      assert.strictEqual(booksOf(books).held, 14)
+      const second = yield* Effect.forkChild(shown)
+      yield* turns
+      yield* Deferred.succeed(end, undefined)
+      assert.deepStrictEqual(yield* Fiber.join(second), { available: 992, held: 0, spent: 8 })
+      yield* turns
       assert.deepStrictEqual(booksOf(books), { available: 992, held: 0, spent: 8 })
     })
   )

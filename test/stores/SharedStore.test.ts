@@ -96,6 +96,26 @@ describe("a hold whose process is gone", () => {
     })
   )
 
+  it.effect("stays when a renewal hangs: there is time for another", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const { renew } = books
+      let hangs = true
+      books.renew = (holds, expiresAfter) =>
+        Effect.suspend(() => {
+          if (!hangs) return renew(holds, expiresAfter)
+          hangs = false
+          return Effect.never
+        })
+      const tokens = yield* processOver(books, { expiresAfter: "6 seconds", requestTimeout: "5 seconds" })
+      yield* tokens.reserve(40)
+      // In steps: whoever comes sweeps what has expired.
+      for (let i = 0; i < 20; i++) yield* adjust("1 second")
+      assert.strictEqual((yield* tokens.snapshot).settled.expired.count, 0)
+      assert.strictEqual(booksOf(books).held, 40)
+    })
+  )
+
   it.effect("expires: the progress it had told is charged, the rest comes back, by whoever comes next", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()

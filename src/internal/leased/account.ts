@@ -33,7 +33,7 @@ export class LeasedAccount extends SharedAccount {
   }
 }
 
-/** A hold in the store below, which this process spends from: `free + used + spent + returning` is what is held there. */
+/** A hold in the store below, which this process spends from: `free + used + spent` is what is held there. */
 export class Share {
   readonly hold: Store.Hold
   /** By the clock of this process. Later the share may have expired, so nothing is taken from it. */
@@ -42,8 +42,6 @@ export class Share {
   free = 0
   used = 0
   spent = 0
-  /** Given back, and on its way to the store below. */
-  returning = 0
 
   constructor(hold: Store.Hold, goodFrom: number, goodUntil: number) {
     this.hold = hold

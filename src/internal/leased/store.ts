@@ -99,10 +99,7 @@ export const leasedStore = (
         const rest = share.free - free
         if (rest <= 0) return Effect.void
         share.free = free
-        share.returning += rest
-        return Effect.map(store.reduce(share.hold, [rest]), () => {
-          share.returning -= rest
-        })
+        return store.reduce(share.hold, [rest])
       })
 
     const finish = (account: LeasedAccount, share: Share): Effect.Effect<void> => {
@@ -120,9 +117,9 @@ export const leasedStore = (
       for (const share of account.closed) {
         if (share.used === 0) {
           account.closed.delete(share)
-          later(finish(account, share))
+          later(inTurn(account, finish(account, share)))
         } else if (share.free > 0) {
-          later(trim(share, 0))
+          later(inTurn(account, trim(share, 0)))
         }
       }
     }
@@ -432,12 +429,23 @@ export const leasedStore = (
     yield* Effect.forkScoped(worker)
     yield* Effect.forkScoped(renewing)
 
+    /** Read while none of these shares is drawn or closed, so that what is known here fits what the store below says. */
+    const steady = (all: ReadonlyArray<LeasedAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> => {
+      const read = Effect.map(store.read(all.map(({ upstream }) => upstream)), (snapshots) =>
+        snapshots.map((snapshot, i) => overlay(all[i]!, snapshot))
+      )
+      // Always in the same order, so that two of these do not wait for each other.
+      return [...accounts]
+        .filter((account) => all.includes(account))
+        .reduce((inner, account) => drawing.get(account)!.withPermit(inner), read)
+    }
+
     const overlay = (account: LeasedAccount, snapshot: Store.Snapshot): Store.Snapshot => {
       account.learn(snapshot.ledgers.map(({ limit }) => limit))
       let [ownFree, ownSpent] = [0, 0]
       for (const shares of [account.share === undefined ? [] : [account.share], account.closed, account.ending]) {
-        for (const { free, returning, spent } of shares) {
-          ownFree += free + returning
+        for (const { free, spent } of shares) {
+          ownFree += free
           ownSpent += spent
         }
       }
@@ -512,15 +520,13 @@ export const leasedStore = (
           )
         )
       },
-      read: (accounts) => {
-        const all = accounts as ReadonlyArray<LeasedAccount>
-        return Effect.map(store.read(all.map(({ upstream }) => upstream)), (snapshots) =>
-          snapshots.map((snapshot, i) => overlay(all[i]!, snapshot))
-        )
-      },
+      read: (accounts) => steady(accounts as ReadonlyArray<LeasedAccount>),
       changes: (account) => {
         const leased = account as LeasedAccount
-        return Stream.map(store.changes(leased.upstream), (snapshot) => overlay(leased, snapshot))
+        // Read anew, at a moment when no share is on its way.
+        return Stream.mapEffect(store.changes(leased.upstream), () =>
+          Effect.map(steady([leased]), ([snapshot]) => snapshot!)
+        )
       },
       direct: {
         hold: (fiber, accounts, amounts, into) =>
