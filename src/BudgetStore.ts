@@ -233,8 +233,9 @@ export class BudgetStore extends Context.Service<
    * - What a process that is killed had of its shares counts as spent (a capacity), refills (a rate) or comes back (slots) when it
    *   expires: no more than it needed for one renewal.
    * - Another process can be denied while a share has something left: for as long as a renewal.
-   * - A budget with a window is not leased, since a window belongs to the clock of the store: it is asked for each time. So is what
-   *   `reserveUpTo` and `record` ask.
+   * - A limit that another process lowers or resets reaches the shares of this one at their next renewal.
+   * - Slots beside another limit are not leased, nor is a budget with a window, which belongs to the clock of the store: they are
+   *   asked for each time. So is what `reserveUpTo` and `record` ask.
    * - `settled` of a snapshot counts what was settled in the store below, which are shares.
    */
   static readonly layerLeased = (options: LeaseOptions = {}): Layer.Layer<BudgetStore, never, BudgetStore> =>
