@@ -3,17 +3,7 @@ import * as Duration from "effect/Duration"
 import type { Cause } from "../../../BudgetStore.ts"
 import type * as Ledger from "../../../Ledger.ts"
 import * as Limit from "../../../Limit.ts"
-import type { Budget } from "../books.ts"
-
-/** In the order of the records. */
-export const CAUSES = [
-  "committed",
-  "released",
-  "succeeded",
-  "failed",
-  "interrupted",
-  "expired"
-] as const satisfies ReadonlyArray<Cause>
+import { type Budget, CAUSES } from "../books.ts"
 
 /** A Lua pattern for the first line: the gate, `charged`, `overage`, and for each cause its count and what it refunded. */
 export const COUNTS = `^${Array(3 + 2 * CAUSES.length)

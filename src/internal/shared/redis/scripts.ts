@@ -11,7 +11,8 @@
  * memory, so that has to be the first that writes.
  */
 import * as Redis from "effect/persistence/Redis"
-import { CAUSES, COUNTS } from "./records.ts"
+import { CAUSES } from "../books.ts"
+import { COUNTS } from "./records.ts"
 
 /** The position of a cause in the records. */
 const cause = (name: (typeof CAUSES)[number]): number => CAUSES.indexOf(name) + 1

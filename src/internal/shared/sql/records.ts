@@ -1,19 +1,8 @@
 /** How budgets and holds are written in SQL: as JSON whose numbers are safe integers. */
 import * as Duration from "effect/Duration"
-import type { Cause } from "../../../BudgetStore.ts"
 import type * as Ledger from "../../../Ledger.ts"
 import * as Limit from "../../../Limit.ts"
-import type { Budget } from "../books.ts"
-
-/** In the order of the tallies. */
-export const CAUSES = [
-  "committed",
-  "released",
-  "succeeded",
-  "failed",
-  "interrupted",
-  "expired"
-] as const satisfies Array<Cause>
+import { type Budget, CAUSES } from "../books.ts"
 
 /** One element of each array for each limit; those of `settled` and `refunded` are by cause. */
 export interface BudgetRecord {
