@@ -98,7 +98,6 @@ describe("fair shares", () => {
 })
 
 describe("draining", () => {
-  /** Milliseconds until the last of so many waiters of ten tokens was served. */
   const drain = (waiters: number) =>
     Effect.scoped(
       Effect.gen(function* () {
@@ -117,22 +116,15 @@ describe("draining", () => {
           yield* Effect.forkChild(turn, { startImmediately: true })
         }
         assert.strictEqual(accountOf(tokens[0]!).queue.size, waiters)
-        const start = performance.now()
         yield* Scope.close(scope, Exit.void)
         yield* Deferred.await(done)
-        return performance.now() - start
+        return served
       })
     )
 
-  it.live("100,000 waiters of ten tokens takes no more than 20 times 10,000", () =>
+  it.live("serves 100,000 waiters of ten tokens", () =>
     Effect.gen(function* () {
-      yield* drain(1_000)
-      const few = Math.min(yield* drain(10_000), yield* drain(10_000))
-      const many = yield* drain(100_000)
-      if (process.env["EFFECT_BUDGET_TIMES"] !== undefined) {
-        console.log(`drained 1,000 in ${yield* drain(1_000)} ms, 10,000 in ${few} ms, 100,000 in ${many} ms`)
-      }
-      assert.isBelow(many, 20 * few)
+      assert.strictEqual(yield* drain(100_000), 100_000)
     })
   )
 })

@@ -1,7 +1,9 @@
-import { Budget, Limit } from "effect-budget"
+import { Budget, Limit, Quota } from "effect-budget"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Semaphore from "effect/Semaphore"
 import { setImmediate } from "node:timers/promises"
 import pLimit from "p-limit"
@@ -103,7 +105,20 @@ export const queueSuite = Effect.gen(function* () {
   const limit = pLimit(1)
   const queue = new PQueue({ concurrency: 1 })
   const wideQueue = new PQueue({ concurrency: room })
+  const services = yield* Layer.build(
+    Quota.layer({
+      environments: {
+        bench: { slots: { limit: Limit.concurrency(1), enforcement: "throttle", unit: "slot", units: "slots" } }
+      }
+    })
+  )
+  const tokens = yield* Effect.forEach(Array.from({ length: 10 }), (_, i) =>
+    Context.get(services, Quota).acquire("slots", { expectedUse: 100 * (i + 1) })
+  )
+  let next = 0
+  const ofTokens: Guarded = (use) => tokens[next++ % tokens.length]!.withReservation(1, () => use)
   const drains = (waiters: number) => ({
+    tokens: drainEffects("ten tokens of a quota", waiters, ofTokens),
     budget: drainEffects("Budget", waiters, one),
     budgetOfTen: drainEffects(`Budget, ${room} at a time`, waiters, few, room),
     pLimit: drainPromises("p-limit", waiters, limit),
@@ -133,6 +148,12 @@ export const queueSuite = Effect.gen(function* () {
         text: `100,000 waiters drained / 10,000, Budget, ${room} at a time`,
         of: large.budgetOfTen,
         to: small.budgetOfTen,
+        atMost: 13
+      },
+      {
+        text: "100,000 waiters drained / 10,000, ten tokens of a quota",
+        of: large.tokens,
+        to: small.tokens,
         atMost: 13
       },
       { text: "100,000 waiters drained / 10,000, p-limit", of: large.pLimit, to: small.pLimit },
