@@ -37,7 +37,7 @@ import * as Stream from "effect/Stream"
 import { FailedReservation, UnknownResource } from "./BudgetError.ts"
 import { BudgetStore, type Enforcement, type LedgerSnapshot } from "./BudgetStore.ts"
 import { definitionOf } from "./internal/definition.ts"
-import type { AnyFiber } from "./internal/memory/account.ts"
+import { type AnyFiber, notify } from "./internal/memory/account.ts"
 import { Share } from "./internal/quota/share.ts"
 import { checkExpectedUse, issue, type Named } from "./internal/quota/token.ts"
 import { type Source, told } from "./internal/told.ts"
@@ -108,11 +108,7 @@ const make = (resources: QuotaManifest.Resources): Effect.Effect<Service, never,
     const all = new Map<string, Resource>()
     /** Counts the definitions and the tokens, which are no part of the books. */
     const source = { changes: 0, listeners: new Set<() => void>() } satisfies Source
-    const changed = (fiber: AnyFiber): void => {
-      source.changes++
-      for (const listener of source.listeners) fiber.currentDispatcher.scheduleTask(listener, 0)
-      source.listeners.clear()
-    }
+    const changed = (fiber: AnyFiber): void => notify(fiber, source)
 
     const defined = (): ReadonlyArray<Resource> => [...all.values()].filter(({ removed }) => !removed)
     const existing = <A>(

@@ -1,7 +1,7 @@
 /** Why a request is not admitted, and what that means for who asked: the same for every store. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { BudgetExceeded, FailedReservation, Rejected } from "../BudgetError.ts"
+import { BudgetExceeded, FailedReservation, type FailedReservationReason, Rejected } from "../BudgetError.ts"
 import type * as Store from "../BudgetStore.ts"
 import * as Ledger from "../Ledger.ts"
 import { badAmount, isAmount } from "./amount.ts"
@@ -112,3 +112,28 @@ export const checkUpTo = (
 
 export const ended = (accounts: ReadonlyArray<Store.Account>): Error =>
   new Error(`Budget "${accounts[0]!.name}": a reservation that has been settled cannot be extended`)
+
+/** How long the wait may take: as the request says, else the shortest of its budgets; `undefined` without a bound. */
+export const patienceOf = (
+  request: Store.Request & { readonly accounts: ReadonlyArray<Declared> }
+): Duration.Duration | undefined => {
+  if (request.timeout !== undefined) return request.timeout
+  let least: Duration.Duration | undefined
+  for (const { definition } of request.accounts) {
+    if (definition.timeout !== undefined) {
+      least = least === undefined ? definition.timeout : Duration.min(least, definition.timeout)
+    }
+  }
+  return least
+}
+
+export const failed = (
+  request: Store.Request,
+  account: Store.Account,
+  reason: FailedReservationReason
+): FailedReservation =>
+  new FailedReservation({
+    budget: account.name,
+    requested: request.amounts[request.accounts.indexOf(account)]!,
+    reason
+  })

@@ -9,16 +9,12 @@ import { sharedStore } from "../../src/internal/shared/store.ts"
 import { forSeedsEffect, make as makeRandom } from "../utils/random.ts"
 import { sweep } from "../utils/sweep.ts"
 import * as ReferenceBooks from "./referenceBooks.ts"
+import { adjust, booksOf, turns } from "./referenceBooks.ts"
 
 class Tokens extends Budget.Service<Tokens>()("leases/Tokens") {}
 class Slots extends Budget.Service<Slots>()("leases/Slots") {}
 class Both extends Policy.Service<Both>()("leases/Both", { tokens: Tokens, slots: Slots }) {}
 class Rows extends BudgetGuard.Service<Rows>()("leases/Rows") {}
-
-/** Everybody comes as far as they can without the clock, which then goes on, and again. */
-const adjust = (duration: Duration.Input) => Effect.andThen(turns, Effect.andThen(TestClock.adjust(duration), turns))
-
-const turns = Effect.repeat(Effect.yieldNow, { times: 200 })
 
 /** A process that leases its shares of these books; several can share them. */
 const leased = (books: ReferenceBooks.ReferenceBooks, options: BudgetStore.LeaseOptions = {}) =>
@@ -42,12 +38,6 @@ const guardOver = (books: ReferenceBooks.ReferenceBooks, limit: Limit.Limit, opt
     Layer.build(Layer.provide(Rows.layerStore({ name: "tokens", limit }), leased(books, options))),
     (context) => Context.get(context, Rows)
   )
-
-const booksOf = (books: ReferenceBooks.ReferenceBooks) => {
-  const { available, granted, held, spent } = books.records.budgets.get("tokens")!.ledgers[0]!
-  assert.strictEqual(available + held + spent, granted)
-  return { available, held, spent }
-}
 
 const times = (n: number, effect: Effect.Effect<unknown, unknown>) =>
   Effect.forEach(Array.from({ length: n }), () => effect, { discard: true })

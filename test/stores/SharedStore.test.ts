@@ -14,7 +14,6 @@ import {
   Option,
   Scope
 } from "effect"
-import { TestClock } from "effect/testing"
 import { Budget, BudgetError, BudgetGuard, BudgetPool, BudgetStore, Limit, Usd } from "../../src/index.ts"
 import { journalIn } from "../../src/internal/shared/journal.ts"
 import { keepOutcomesOf, settingsOf, type SharedOptions } from "../../src/internal/shared/options.ts"
@@ -23,6 +22,7 @@ import { sharedStore } from "../../src/internal/shared/store.ts"
 import { sweep } from "../utils/sweep.ts"
 import { conformance } from "./conformance.ts"
 import * as ReferenceBooks from "./referenceBooks.ts"
+import { adjust, booksOf, turns } from "./referenceBooks.ts"
 
 conformance({ name: "memory", layer: BudgetStore.BudgetStore.layerMemory })
 
@@ -46,11 +46,6 @@ conformance({
   )
 })
 
-/** Everybody comes as far as they can without the clock, which then goes on, and again. */
-const adjust = (duration: Duration.Input) => Effect.andThen(turns, Effect.andThen(TestClock.adjust(duration), turns))
-
-const turns = Effect.repeat(Effect.yieldNow, { times: 200 })
-
 class Tokens extends Budget.Service<Tokens>()("shared/Tokens") {}
 class Rows extends BudgetGuard.Service<Rows>()("shared/Rows") {}
 
@@ -68,12 +63,6 @@ const processOver = (
     ),
     (context) => Context.get(context, Tokens)
   )
-
-const booksOf = (books: ReferenceBooks.ReferenceBooks) => {
-  const { available, granted, held, spent } = books.records.budgets.get("tokens")!.ledgers[0]!
-  assert.strictEqual(available + held + spent, granted)
-  return { available, held, spent }
-}
 
 describe("a hold whose process is gone", () => {
   it.effect("stays while its scope lives, renewed to the same distance each time", () =>

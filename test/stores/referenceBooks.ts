@@ -3,7 +3,9 @@
  * `Clock`, and with faults on demand.
  */
 import { BudgetError } from "../../src/index.ts"
-import { Clock, Effect, PubSub, Stream } from "effect"
+import { assert } from "@effect/vitest"
+import { Clock, type Duration, Effect, PubSub, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import type { SharedBooks } from "../../src/internal/shared/books.ts"
 import * as Steps from "../../src/internal/shared/steps.ts"
 
@@ -87,3 +89,17 @@ export const make = (
     }
     return books
   })
+
+/** The books of the budget "tokens", which balance. */
+export const booksOf = (books: ReferenceBooks) => {
+  const { available, granted, held, spent } = books.records.budgets.get("tokens")!.ledgers[0]!
+  assert.strictEqual(available + held + spent, granted)
+  return { available, held, spent }
+}
+
+/** Everybody comes as far as they can without the clock. */
+export const turns = Effect.repeat(Effect.yieldNow, { times: 200 })
+
+/** The same, and then the clock goes on, and again. */
+export const adjust = (duration: Duration.Input) =>
+  Effect.andThen(turns, Effect.andThen(TestClock.adjust(duration), turns))

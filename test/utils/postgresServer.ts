@@ -6,10 +6,9 @@ import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, type Scope } from "effect"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { find, type Server } from "./servers.ts"
+import { find, freePort, type Server } from "./servers.ts"
 
 export interface Running {
   readonly host: string
@@ -145,12 +144,3 @@ const signal = (server: ChildProcess, name: NodeJS.Signals): void => {
     }
   }
 }
-
-const freePort = Effect.callback<number>((resume) => {
-  const probe = createServer()
-  probe.listen(0, "127.0.0.1", () => {
-    const address = probe.address()
-    const port = typeof address === "object" && address !== null ? address.port : 0
-    probe.close(() => resume(Effect.succeed(port)))
-  })
-})

@@ -7,7 +7,6 @@ import type * as Redis from "effect/persistence/Redis"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Servers from "./servers.ts"
@@ -34,15 +33,6 @@ export interface RedisServer {
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
 }
-
-/** A port on loopback that was free a moment ago. */
-export const freePort: Effect.Effect<number> = Effect.callback((resume) => {
-  const probe = createServer()
-  probe.listen(0, "127.0.0.1", () => {
-    const address = probe.address()
-    probe.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
 
 /** Answers when the server accepts connections; `null` when it has ended before, its port taken by another, say. */
 const start = (port: number, directory: string, options: Options): Effect.Effect<ChildProcess | null> =>
@@ -91,7 +81,7 @@ export const make = (options: Options = {}): Effect.Effect<RedisServer, never, S
     let port = 0
     for (let attempt = 0; child === null; attempt++) {
       if (attempt === 10) return yield* Effect.die(new Error("redis-server does not start"))
-      port = yield* freePort
+      port = yield* Servers.freePort
       child = yield* Effect.uninterruptible(start(port, directory, options))
     }
     const signal = (name: NodeJS.Signals) => Effect.sync(() => void child?.kill(name))

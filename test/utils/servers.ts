@@ -3,7 +3,9 @@
  * environment that is a failure.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { accessSync, constants } from "node:fs"
+import { createServer } from "node:net"
 import { delimiter, join } from "node:path"
 
 /** A program that suites start for themselves. */
@@ -24,6 +26,15 @@ export const find = (program: string, directories: ReadonlyArray<string> = []): 
         return false
       }
     })
+
+/** A port on loopback that was free a moment ago. */
+export const freePort: Effect.Effect<number> = Effect.callback((resume) => {
+  const probe = createServer()
+  probe.listen(0, "127.0.0.1", () => {
+    const address = probe.address()
+    probe.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
 
 /** `describe`, for a suite that needs this server. */
 export const describeWith = (server: Server, name: string, body: () => void): void => {

@@ -1,4 +1,5 @@
 /** What a process keeps of a budget that it leases shares of. */
+import * as Semaphore from "effect/Semaphore"
 import type * as Store from "../../BudgetStore.ts"
 import type { Limit } from "../../Limit.ts"
 import { SharedAccount } from "../shared/account.ts"
@@ -10,6 +11,8 @@ export class LeasedAccount extends SharedAccount {
    * is spent stays and what is used comes back. Such a budget is asked for each time.
    */
   leasable = false
+  /** Draws, closes and reads of the shares follow each other. */
+  readonly turn = Semaphore.makeUnsafe(1)
   /** What reservations are taken from now. */
   share: Share | undefined = undefined
   /** Shares that nothing is taken from any more, with reservations still out. */

@@ -12,16 +12,16 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { BudgetExceeded, type FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import { check, checkUpTo, ended } from "../denial.ts"
+import { snapshotOf } from "../snapshot.ts"
 import { Signal } from "../shared/account.ts"
 import { millisOf } from "../shared/options.ts"
 import { refused } from "../shared/transaction.ts"
-import { type Answer, blocked, queueUp, type SharedRequest, wake, wakesOf } from "../shared/waiting.ts"
+import { admit, type Answer, blocked, type SharedRequest, wake } from "../shared/waiting.ts"
 import { DirectHold, LeasedAccount, LeasedHold, Share } from "./account.ts"
 import { end, giveBack, lack, take } from "./shares.ts"
 
@@ -61,7 +61,6 @@ export const leasedStore = (
       )
     }
     const accounts = new Set<LeasedAccount>()
-    const drawing = new WeakMap<LeasedAccount, Semaphore.Semaphore>()
 
     // -- the store below ----------------------------------------------------------------------------------------------
 
@@ -78,7 +77,7 @@ export const leasedStore = (
 
     /** Draws and closes follow each other, so nothing is added to a share that is closed meanwhile. */
     const inTurn = <A, E>(account: LeasedAccount, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-      Effect.uninterruptible(drawing.get(account)!.withPermit(effect))
+      Effect.uninterruptible(account.turn.withPermit(effect))
 
     /** Nothing is taken from it any more. What is not out goes back, and all of it once nothing is out. */
     const close = (account: LeasedAccount): Effect.Effect<void> => inTurn(account, closeNow(account))
@@ -193,7 +192,7 @@ export const leasedStore = (
         )
       })
 
-    /** A reservation of the store below. What this process has left of its shares may be just what is missing. */
+    /** A reservation of the store below. */
     const through = (request: LeasedRequest): Asked => {
       const { accounts, into } = request
       const asked = Effect.map(
@@ -204,12 +203,19 @@ export const leasedStore = (
         }),
         (hold) => (into instanceof DirectHold ? into : new DirectHold(accounts, hold))
       )
-      return Effect.catchTag(asked, "BudgetExceeded", (error) =>
-        accounts.some(({ share }) => share !== undefined)
+      return sparing(accounts, asked)
+    }
+
+    /** What this process has left of its shares may be just what is missing. */
+    const sparing = <A, E extends BudgetExceeded | FailedReservation>(
+      accounts: ReadonlyArray<LeasedAccount>,
+      asked: Effect.Effect<A, E>
+    ): Effect.Effect<A, E> =>
+      Effect.catch(asked, (error) =>
+        error._tag === "BudgetExceeded" && accounts.some(({ share }) => share !== undefined)
           ? Effect.andThen(Effect.forEach(accounts, close, { discard: true }), asked)
           : Effect.fail(error)
       )
-    }
 
     /** In the terms of who asked: a share is asked for by its own amounts. */
     const told = (request: LeasedRequest, error: BudgetExceeded): BudgetExceeded => {
@@ -274,13 +280,7 @@ export const leasedStore = (
       Effect.suspend(() => {
         check(request.accounts, request.amounts, request.into)
         if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
-        const wait = (hint: number | undefined) => queueUp(request, answered(request), hint, pollInterval, restore)
-        if (request.extends !== true && blocked(request)) return wait(undefined)
-        const wakes = wakesOf(request)
-        return Effect.flatMap(answered(request), (answer) =>
-          // What came back while this one asked woke nobody.
-          typeof answer === "number" ? wait(wakesOf(request) === wakes ? answer : undefined) : answer
-        )
+        return admit(request, answered(request), answered(request), pollInterval, restore)
       })
 
     const holdNow = (
@@ -437,7 +437,7 @@ export const leasedStore = (
       // Always in the same order, so that two of these do not wait for each other.
       return [...accounts]
         .filter((account) => all.includes(account))
-        .reduce((inner, account) => drawing.get(account)!.withPermit(inner), read)
+        .reduce((inner, account) => account.turn.withPermit(inner), read)
     }
 
     const overlay = (account: LeasedAccount, snapshot: Store.Snapshot): Store.Snapshot => {
@@ -449,7 +449,7 @@ export const leasedStore = (
           ownSpent += spent
         }
       }
-      const [first, ...rest] = snapshot.ledgers.map((ledger): Store.LedgerSnapshot => {
+      const ledgers = snapshot.ledgers.map((ledger): Store.LedgerSnapshot => {
         // After a reset, shares from before are not held in these books.
         const free = Math.min(ownFree, ledger.held)
         const spent = Math.min(ownSpent, ledger.held - free)
@@ -461,13 +461,11 @@ export const leasedStore = (
           spent: ledger.spent + (returns ? 0 : spent)
         }
       })
-      return {
+      return snapshotOf(snapshot.budget, ledgers, {
         ...snapshot,
-        ledgers: [first!, ...rest],
-        available: Math.min(first!.available, ...rest.map(({ available }) => available)),
         waiters: account.queue.size,
         charged: snapshot.charged + ownSpent
-      }
+      })
     }
 
     return {
@@ -475,7 +473,6 @@ export const leasedStore = (
         Effect.gen(function* () {
           const upstream = yield* store.open({ ...definition, enforcement: "reject" })
           const account = new LeasedAccount(definition, upstream)
-          drawing.set(account, Semaphore.makeUnsafe(1))
           accounts.add(account)
           yield* Effect.addFinalizer(() => {
             accounts.delete(account)
@@ -496,9 +493,9 @@ export const leasedStore = (
       charge: (request) =>
         Effect.suspend(() => {
           const { accounts, amounts } = mine(request)
-          const charged = store.charge({ ...request, accounts: accounts.map(({ upstream }) => upstream), amounts })
-          return Effect.catch(charged, () =>
-            Effect.andThen(Effect.forEach(accounts, close, { discard: true }), charged)
+          return sparing(
+            accounts,
+            store.charge({ ...request, accounts: accounts.map(({ upstream }) => upstream), amounts })
           )
         }),
       reduce,

@@ -4,6 +4,7 @@ import type * as Fiber from "effect/Fiber"
 import * as TxRef from "effect/TxRef"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
+import { byCause } from "../tallies.ts"
 import { FairQueue } from "../quota/fairQueue.ts"
 import type { Share } from "../quota/share.ts"
 import { WaitQueue } from "../waitQueue.ts"
@@ -21,14 +22,7 @@ export class MemoryAccount implements Store.Account {
   /** A named quota that is no more. */
   closed = false
   readonly listeners = new Set<() => void>()
-  readonly settled: Record<Store.Cause, { count: number; refunded: number }> = {
-    committed: { count: 0, refunded: 0 },
-    released: { count: 0, refunded: 0 },
-    succeeded: { count: 0, refunded: 0 },
-    failed: { count: 0, refunded: 0 },
-    interrupted: { count: 0, refunded: 0 },
-    expired: { count: 0, refunded: 0 }
-  }
+  readonly settled = byCause(() => ({ count: 0, refunded: 0 }))
   charged = 0
   overage = 0
   changes = 0
@@ -105,9 +99,10 @@ export const nowFor = (fiber: AnyFiber, accounts: ReadonlyArray<MemoryAccount>):
 
 export const queues = (account: MemoryAccount): boolean => account.definition.enforcement === "throttle"
 
-export const notify = (fiber: AnyFiber, account: MemoryAccount): void => {
-  account.changes++
-  if (account.listeners.size === 0) return
-  for (const listener of account.listeners) fiber.currentDispatcher.scheduleTask(listener, 0)
-  account.listeners.clear()
+/** Tells those who listen that something has changed. */
+export const notify = (fiber: AnyFiber, source: Pick<MemoryAccount, "changes" | "listeners">): void => {
+  source.changes++
+  if (source.listeners.size === 0) return
+  for (const listener of source.listeners) fiber.currentDispatcher.scheduleTask(listener, 0)
+  source.listeners.clear()
 }

@@ -12,8 +12,10 @@ import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import type { Limit } from "../../Limit.ts"
 import { adjustedLedgers } from "../adjustment.ts"
-import { check, checkUpTo, exceeded, refuse } from "../denial.ts"
+import { check, checkUpTo, exceeded, refuse, failed } from "../denial.ts"
 import type { Share } from "../quota/share.ts"
+import { ledgerSnapshot, snapshotOf } from "../snapshot.ts"
+import { byCause } from "../tallies.ts"
 import { told } from "../told.ts"
 import {
   type AnyFiber,
@@ -27,7 +29,7 @@ import {
 import { enter, fitting, owned, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
 import { denialOf } from "./denial.ts"
 import { holdWith, inTransaction, nested } from "./transaction.ts"
-import { blocked, end, failed, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
+import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
 
 /** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
 const mine = (request: Store.Request): MemoryRequest => request as MemoryRequest
@@ -215,27 +217,13 @@ const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArr
   })
 
 const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, now: number): Store.Snapshot => {
-  const [first, ...rest] = books.map((book): Store.LedgerSnapshot => {
-    const { available, epoch, granted, held, limit, spent } = Ledger.refill(book, now)
-    return { limit, granted, available, held, spent, epoch }
-  })
   const { charged, name, overage, queue, settled } = account
-  return {
-    budget: name,
-    ledgers: [first!, ...rest],
-    available: Math.min(first!.available, ...rest.map((ledger) => ledger.available)),
-    waiters: queue.size,
-    settled: {
-      committed: { ...settled.committed },
-      released: { ...settled.released },
-      succeeded: { ...settled.succeeded },
-      failed: { ...settled.failed },
-      interrupted: { ...settled.interrupted },
-      expired: { ...settled.expired }
-    },
-    charged,
-    overage
-  }
+  return snapshotOf(
+    name,
+    books.map((book) => ledgerSnapshot(Ledger.refill(book, now))),
+    // Told as they are now: the account goes on counting.
+    { waiters: queue.size, settled: byCause((cause) => ({ ...settled[cause] })), charged, overage }
+  )
 }
 
 const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>

@@ -6,13 +6,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import {
-  type BudgetExceeded,
-  FailedReservation,
-  type FailedReservationReason,
-  QueueFull,
-  TimedOut
-} from "../../BudgetError.ts"
+import { type BudgetExceeded, type FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import type { FairQueue } from "../quota/fairQueue.ts"
 import type { Share } from "../quota/share.ts"
@@ -28,7 +22,7 @@ import {
   queues
 } from "./account.ts"
 import { enter, fitting, owned, take } from "./books.ts"
-import { ended, refuse } from "../denial.ts"
+import { ended, refuse, failed, patienceOf } from "../denial.ts"
 import { denialOf } from "./denial.ts"
 
 /** How far `firstFit` looks past the first, and how often it may pass the same waiter. */
@@ -234,7 +228,7 @@ const later = (fiber: AnyFiber, millis: number, run: () => void): AnyFiber =>
   Effect.runForkWith(fiber.context)(Effect.andThen(Effect.sleep(Duration.millis(millis)), Effect.sync(run)))
 
 const setDeadline = (waiter: Waiter): void => {
-  const timeout = timeoutOf(waiter.request)
+  const timeout = patienceOf(waiter.request)
   if (timeout === undefined) return
   waiter.deadline = later(waiter.fiber, Duration.toMillis(timeout), () => {
     waiter.deadline = undefined
@@ -246,28 +240,6 @@ const setDeadline = (waiter: Waiter): void => {
     pump(accounts)
   })
 }
-
-const timeoutOf = (request: MemoryRequest): Duration.Duration | undefined => {
-  if (request.timeout !== undefined) return request.timeout
-  let least: Duration.Duration | undefined
-  for (const { definition } of request.accounts) {
-    if (definition.timeout !== undefined) {
-      least = least === undefined ? definition.timeout : Duration.min(least, definition.timeout)
-    }
-  }
-  return least
-}
-
-export const failed = (
-  request: MemoryRequest,
-  account: MemoryAccount,
-  reason: FailedReservationReason
-): FailedReservation =>
-  new FailedReservation({
-    budget: account.name,
-    requested: request.amounts[request.accounts.indexOf(account)]!,
-    reason
-  })
 
 /** Who stands where too many wait already. */
 const crowded = (waiter: Waiter): FailedReservation | undefined => {

@@ -13,16 +13,6 @@ import type { Cause } from "../../BudgetStore.ts"
 import type * as Ledger from "../../Ledger.ts"
 import type { Limit } from "../../Limit.ts"
 
-/** How holds end, in the order in which books write their tallies. */
-export const CAUSES = [
-  "committed",
-  "released",
-  "succeeded",
-  "failed",
-  "interrupted",
-  "expired"
-] as const satisfies ReadonlyArray<Cause>
-
 /** What is known of a budget that many processes share. */
 export interface Budget {
   /** One for each limit. */

@@ -13,14 +13,16 @@ import { BudgetExceeded, type FailedReservation, StoreUnavailable } from "../../
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
 import { adjustedLedgers } from "../adjustment.ts"
-import { check, checkUpTo, type Denial, denialAmong, ended, exceeded, refuse } from "../denial.ts"
+import { check, checkUpTo, type Denial, denialAmong, ended, exceeded, failed, refuse } from "../denial.ts"
+import { ledgerSnapshot, snapshotOf } from "../snapshot.ts"
+import { byCause } from "../tallies.ts"
 import { SharedAccount, SharedHold, Signal, type Unanswered } from "./account.ts"
 import type { Budget, Denied, Ended, Held, SharedBooks } from "./books.ts"
 import type { Journal } from "./journal.ts"
 import { settingsOf, type SharedOptions } from "./options.ts"
 import { type Settlements, settlements, within } from "./settling.ts"
 import { outside } from "./transaction.ts"
-import { type Answer, blocked, failed, queueUp, type SharedRequest, wake, wakesOf } from "./waiting.ts"
+import { admit, type Answer, blocked, type SharedRequest, wake } from "./waiting.ts"
 
 /** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
 const mine = (request: Store.Request): SharedRequest => request as SharedRequest
@@ -404,21 +406,13 @@ export const sharedStore = (
       Effect.suspend(() => {
         check(request.accounts, request.amounts, request.into)
         if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
-        const asking = Effect.map(
-          Effect.suspend(() => ask(request)),
-          (asked) => answerOf(request, asked)
+        const asked = Effect.suspend(() => ask(request))
+        const first = Effect.map(asked, (asked) =>
+          // At once, a budget that rejects does so.
+          typeof asked === "object" && "decided" in asked && asked.decided ? refuse(asked) : answerOf(request, asked)
         )
-        const wait = (hint: number | undefined) => queueUp(request, asking, hint, pollInterval, restore)
-        if (request.extends !== true && blocked(request)) return wait(undefined)
-        const wakes = wakesOf(request)
-        return Effect.flatMap(
-          Effect.map(ask(request), (asked) =>
-            // At once, a budget that rejects does so.
-            typeof asked === "object" && "decided" in asked && asked.decided ? refuse(asked) : answerOf(request, asked)
-          ),
-          // What came back while this one asked woke nobody.
-          (answer) => (typeof answer === "number" ? wait(wakesOf(request) === wakes ? answer : undefined) : answer)
-        )
+        const again = Effect.map(asked, (asked) => answerOf(request, asked))
+        return admit(request, first, again, pollInterval, restore)
       })
 
     const tryHold = (request: SharedRequest): Effect.Effect<Store.Hold | undefined> =>
@@ -622,39 +616,13 @@ const entriesOf = ({ accounts, amounts, upTo }: SharedRequest) =>
     ...(upTo !== undefined && { upTo: upTo[i]! })
   }))
 
-const NOTHING = { count: 0, refunded: 0 }
-
 const fresh = ({ limits }: Store.Definition, now: number): Budget => ({
   ledgers: limits.map((limit) => Ledger.make(limit, now)),
   declared: limits,
-  settled: {
-    committed: NOTHING,
-    released: NOTHING,
-    succeeded: NOTHING,
-    failed: NOTHING,
-    interrupted: NOTHING,
-    expired: NOTHING
-  },
+  settled: byCause(() => ({ count: 0, refunded: 0 })),
   charged: 0,
   overage: 0
 })
 
-const snapshot = (account: SharedAccount, { charged, ledgers, overage, settled }: Budget): Store.Snapshot => {
-  const [first, ...rest] = ledgers.map(({ available, epoch, granted, held, limit, spent }): Store.LedgerSnapshot => ({
-    limit,
-    granted,
-    available,
-    held,
-    spent,
-    epoch
-  }))
-  return {
-    budget: account.name,
-    ledgers: [first!, ...rest],
-    available: Math.min(first!.available, ...rest.map((ledger) => ledger.available)),
-    waiters: account.queue.size,
-    settled,
-    charged,
-    overage
-  }
-}
+const snapshot = ({ name, queue }: SharedAccount, budget: Budget): Store.Snapshot =>
+  snapshotOf(name, budget.ledgers.map(ledgerSnapshot), { ...budget, waiters: queue.size })

@@ -5,8 +5,9 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type BudgetExceeded, FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
+import { type BudgetExceeded, type FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
+import { failed, patienceOf } from "../denial.ts"
 import type { Place, Ranked } from "../waitQueue.ts"
 import { type SharedAccount, Signal } from "./account.ts"
 
@@ -46,7 +47,7 @@ export const wake = (account: SharedAccount): void => {
   for (const listener of account.listeners) listener.raise()
 }
 
-export const wakesOf = ({ accounts }: SharedRequest): number => accounts.reduce((sum, { wakes }) => sum + wakes, 0)
+const wakesOf = ({ accounts }: SharedRequest): number => accounts.reduce((sum, { wakes }) => sum + wakes, 0)
 
 const stand = (waiter: Waiter): void => {
   waiter.places = waiter.accounts.map((account) => account.queue.add(waiter))
@@ -65,11 +66,31 @@ const leave = (waiter: Waiter): void => {
 export type Answer<A> = Effect.Effect<A, BudgetExceeded | FailedReservation> | number
 
 /**
- * Asks whenever it is this one's turn, until there is an answer; at first only after the time of the `hint`, what it has been
- * told already. Asking is not interruptible, so what is granted is never lost;
- * only waiting is.
+ * Asks at once, unless somebody waits here who was there before, and waits if that is the answer. Asking is not interruptible,
+ * so what is granted is never lost; only waiting is.
  */
-export const queueUp = <A>(
+export const admit = <A>(
+  request: SharedRequest,
+  first: Effect.Effect<Answer<A>>,
+  ask: Effect.Effect<Answer<A>>,
+  pollInterval: number,
+  restore: Store.Restore
+): Effect.Effect<A, BudgetExceeded | FailedReservation> =>
+  Effect.suspend(() => {
+    const wait = (hint: number | undefined) => queueUp(request, ask, hint, pollInterval, restore)
+    if (request.extends !== true && blocked(request)) return wait(undefined)
+    const wakes = wakesOf(request)
+    return Effect.flatMap(first, (answer) =>
+      // What came back while this one asked woke nobody.
+      typeof answer === "number" ? wait(wakesOf(request) === wakes ? answer : undefined) : answer
+    )
+  })
+
+/**
+ * Asks whenever it is this one's turn, until there is an answer; at first only after the time of the `hint`, what it has been
+ * told already.
+ */
+const queueUp = <A>(
   request: SharedRequest,
   ask: Effect.Effect<Answer<A>>,
   hint: number | undefined,
@@ -80,7 +101,7 @@ export const queueUp = <A>(
     const waiter = new Waiter(request)
     const full = crowded(waiter, request)
     if (full !== undefined) return Effect.fail(full)
-    const timeout = timeoutOf(request)
+    const timeout = patienceOf(request)
     const deadline = timeout === undefined ? Infinity : start + Duration.toMillis(timeout)
     const late = () => failed(request, waiter.accounts[0] ?? request.accounts[0]!, new TimedOut({ after: timeout! }))
     const loop = (hint: number | undefined): Effect.Effect<A, BudgetExceeded | FailedReservation> => {
@@ -114,20 +135,3 @@ const crowded = (waiter: Waiter, request: SharedRequest): FailedReservation | un
   }
   return undefined
 }
-
-const timeoutOf = (request: SharedRequest): Duration.Duration | undefined =>
-  request.timeout ??
-  request.accounts
-    .map(({ definition }) => definition.timeout)
-    .reduce((least, timeout) => (least && timeout ? Duration.min(least, timeout) : (least ?? timeout)), undefined)
-
-export const failed = (
-  request: SharedRequest,
-  account: SharedAccount,
-  reason: FailedReservation["reason"]
-): FailedReservation =>
-  new FailedReservation({
-    budget: account.name,
-    requested: request.amounts[request.accounts.indexOf(account)]!,
-    reason
-  })

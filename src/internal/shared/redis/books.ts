@@ -8,17 +8,8 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { StoreUnavailable } from "../../../BudgetError.ts"
 import * as Ledger from "../../../Ledger.ts"
-import {
-  CAUSES,
-  type Budget,
-  type Denied,
-  type Ended,
-  type Entry,
-  type Held,
-  type Settled,
-  type SharedBooks,
-  type Unopened
-} from "../books.ts"
+import { CAUSES } from "../../tallies.ts"
+import type { Budget, Denied, Ended, Entry, Held, Settled, SharedBooks, Unopened } from "../books.ts"
 import { budgetOf, budgetText, ledgersOf, nameOf, nameText, numbersOf } from "./records.ts"
 import * as scripts from "./scripts.ts"
 

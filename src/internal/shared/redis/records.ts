@@ -3,7 +3,8 @@ import * as Duration from "effect/Duration"
 import type { Cause } from "../../../BudgetStore.ts"
 import type * as Ledger from "../../../Ledger.ts"
 import * as Limit from "../../../Limit.ts"
-import { type Budget, CAUSES } from "../books.ts"
+import { CAUSES } from "../../tallies.ts"
+import type { Budget } from "../books.ts"
 
 /** A Lua pattern for the first line: the gate, `charged`, `overage`, and for each cause its count and what it refunded. */
 export const COUNTS = `^${Array(3 + 2 * CAUSES.length)

@@ -11,7 +11,7 @@
  * memory, so that has to be the first that writes.
  */
 import * as Redis from "effect/persistence/Redis"
-import { CAUSES } from "../books.ts"
+import { CAUSES } from "../../tallies.ts"
 import { COUNTS } from "./records.ts"
 
 /** The position of a cause in the records. */

@@ -6,7 +6,7 @@
  * cannot deadlock. Time is the server's, in milliseconds, read under the lock. All that is kept is within the safe integers of
  * JavaScript; what leaves 64 bits on the way is `numeric`.
  */
-import { CAUSES } from "../books.ts"
+import { CAUSES } from "../../tallies.ts"
 
 const MAX = `${Number.MAX_SAFE_INTEGER}`
 
