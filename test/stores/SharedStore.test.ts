@@ -600,6 +600,11 @@ describe("a lost answer", () => {
       yield* adjust("1 second")
       assert.deepStrictEqual(booksOf(books), { available: 60, held: 0, spent: 40 })
       assert.strictEqual(books.calls.settle, 2)
+      // Settling again answered the first settlement, and is no other.
+      assert.deepStrictEqual(
+        [...books.records.holds.values()].map(({ outcome }) => outcome),
+        [{ cause: "committed", charges: [40], overran: [], late: false }]
+      )
     })
   )
 
