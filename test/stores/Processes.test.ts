@@ -124,15 +124,18 @@ const run = (
     const all = Promise.all(workers.map(({ done }) => done)).finally(() => {
       running = false
     })
+    const signalTo = (target: (typeof workers)[number]) => (name: NodeJS.Signals) => {
+      const sent = target.signal(name)
+      if (sent && name === "SIGKILL") kills++
+      return sent
+    }
     const disturbing = Effect.gen(function* () {
+      // One is killed for sure, as soon as they are at work; what comes then is left to chance.
+      while (running && heard.commits === 0) yield* pause(10)
+      signalTo(workers[0]!)("SIGKILL")
       while (running) {
         yield* pause(random.int(200, 500))
-        const target = random.pick(workers)
-        yield* random.pick(disturbances)(random, (name) => {
-          const sent = target.signal(name)
-          if (sent && name === "SIGKILL") kills++
-          return sent
-        })
+        yield* random.pick(disturbances)(random, signalTo(random.pick(workers)))
       }
     })
     const disturber = yield* Effect.forkChild(disturbing)
