@@ -6,7 +6,7 @@ export default defineConfig({
     alias: [
       { find: /^effect-budget$/, replacement: fileURLToPath(new URL("./src/index.ts", import.meta.url)) },
       {
-        find: /^effect-budget\/(ai|redis|sql)$/,
+        find: /^effect-budget\/(ai|quota|redis|sql)$/,
         replacement: fileURLToPath(new URL("./src/$1/index.ts", import.meta.url))
       }
     ]

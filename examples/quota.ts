@@ -1,11 +1,14 @@
 /**
- * A parent has a token for the tokens of a language model and splits it among workers, each of which summarises some of the
- * files. Nobody can take more than the resource allows, and who expects more waits less. What the workers leave is merged.
+ * A parent has a quota token for the tokens of a language model. It splits the token among workers, each of which summarises some of
+ * the files, and merges the rest at the end. No worker can take more than the resource allows, and a worker that expects to use more
+ * waits less.
+ *
+ * Reading the manifest needs the optional peer `js-yaml`.
  *
  *     npm run --silent build && node examples/quota.ts
  */
 import { Console, Effect, Layer } from "effect"
-import { Quota, QuotaManifest, QuotaToken } from "effect-budget"
+import { Quota, QuotaManifest, QuotaToken } from "effect-budget/quota"
 
 const manifest = `
 environments:
@@ -25,10 +28,10 @@ const files: ReadonlyArray<readonly [name: string, text: string]> = [
   ["grebes.txt", "Grebes dance, and carry their young. ".repeat(30)]
 ]
 
-/** Four characters are about a token, and a summary takes up to 40 of its own. */
+/** About one token for four characters, and up to 40 for the summary. */
 const estimate = (text: string): number => Math.ceil(text.length / 4) + 40
 
-/** Stands for a call of a language model, which says in the end what it used. */
+/** Stands for a call of a language model, which reports its usage at the end. */
 const summarise = (text: string) =>
   Effect.as(Effect.sleep("5 millis"), {
     summary: text.slice(0, text.indexOf(".") + 1),

@@ -1,5 +1,5 @@
 /**
- * A budget for any resource: reserve an estimate, run, settle what it really cost, get the rest back.
+ * A budget for any resource: reserve an estimate, run, settle the actual cost, get the rest back.
  *
  * ```ts
  * import { Effect } from "effect"
@@ -18,79 +18,89 @@
  * ```
  */
 import * as Effect from "effect/Effect"
-import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
-import { BudgetStore } from "./BudgetStore.ts"
-import type { Account, Adjustment, LedgerSnapshot, Snapshot } from "./BudgetStore.ts"
-import { definitionOf, type WaitOptions } from "./internal/definition.ts"
-import { thresholds } from "./internal/thresholds.ts"
-import { operations, type Reservable as Layout, tryReserve } from "./internal/reservable.ts"
-import { face, type FaceClass } from "./internal/service.ts"
+import * as Stream from "effect/Stream"
+import { type Adjustment, BudgetStore, type Snapshot } from "./BudgetStore.ts"
+import { definitionOf, type WaitOptions } from "./internal/admission/definition.ts"
+import { Face } from "./internal/face/face.ts"
+import { SingleLayout, TypeId } from "./internal/face/layout.ts"
+import { tryReserve } from "./internal/face/reservable.ts"
+import { face, type FaceClass } from "./internal/face/service.ts"
+import { type Threshold, thresholds } from "./internal/face/thresholds.ts"
+import type { SetLimitStrategy } from "./Ledger.ts"
 import type { Limit } from "./Limit.ts"
 import type * as Reservation from "./Reservation.ts"
 
-export type { WaitOptions } from "./internal/definition.ts"
-export type { FaceClass } from "./internal/service.ts"
+export type { WaitOptions } from "./internal/admission/definition.ts"
+export type { FaceClass } from "./internal/face/service.ts"
+export type { Threshold } from "./internal/face/thresholds.ts"
 
-/** What a budget allows and what happens when the answer is no. */
+/** The limits of a budget, and what happens when they deny a request. */
 export interface Options extends WaitOptions {
-  /** In errors and snapshots. Default: the identifier of the service. */
+  /**
+   * The name in errors and snapshots. In one store, budgets of one name are one budget. Default: the identifier of the service.
+   */
   readonly name?: string | undefined
-  /** What is allowed; of several limits, all must admit. */
+  /** One limit or several, all of which must admit. */
   readonly limit: Limit | ReadonlyArray<Limit>
 }
 
-/** A part of a budget that is used. */
-export interface Threshold {
-  readonly fraction: number
-  /** The limit that reached it. */
-  readonly ledger: LedgerSnapshot
-  readonly snapshot: Snapshot
-}
-
-/** What every face over one set of books can be asked. */
+/** The operations of every face over one set of books. */
 export interface Books {
   readonly name: string
+  /** The books now, as a frozen value. */
   readonly snapshot: Effect.Effect<Snapshot>
-  /** The snapshot now and after every change; changes that come together are told once. Time alone does not tell. */
+  /**
+   * The snapshot now and after every change; changes that come together are emitted once. The passage of time alone does not emit
+   * a snapshot.
+   */
   readonly changes: Stream.Stream<Snapshot>
   /**
-   * Tells when a part of the budget is used (held or spent): each of the fractions, say 0.8 and 0.95, once per epoch of the limit
-   * that reached it first. What is used only between two changes that are told together goes unnoticed; what is spent never
-   * does. Fractions are above 0 and at most 1; else it dies with a `RangeError`.
+   * Emits when a part of the budget is used (held or spent): each of the fractions, say 0.8 and 0.95, once per epoch of the limit
+   * that reached it first. A use that ends between two changes that are emitted together goes unnoticed; spending never does.
+   * Dies with a `RangeError` unless the fractions are above 0 and at most 1.
    */
   readonly thresholds: (fractions: ReadonlyArray<number>) => Stream.Stream<Threshold>
-  /** What could be reserved now: the least of all limits. Negative while there is debt. */
+  /** The most that could be reserved now: the least of all limits. Negative while there is debt. */
   readonly available: Effect.Effect<number>
   /**
-   * Adds to what is granted and admits who waits; a rate takes it as far as the bucket has room. Dies with a `RangeError` when
+   * Adds to the granted amount and admits waiters. A rate takes it as far as the bucket has room. Dies with a `RangeError` when
    * the amount is wrong or the books could not count the sum.
    */
   readonly topUp: (amount: number) => Effect.Effect<void>
-  /** Starts a new epoch with fresh books: what is held from before neither refunds into it nor charges it. */
+  /**
+   * Starts a new epoch with fresh books: earlier holds neither refund into it nor charge it. The slots of a concurrency limit
+   * that are in use stay in use. A wait for more than the fresh books can ever admit fails.
+   */
   readonly reset: Effect.Effect<void>
   /**
-   * Changes the limit, or as many limits as the budget has. What is spent and held is kept. Raising admits who waits;
-   * lowering denies until what is outstanding fits. Dies with a `RangeError` when a limit cannot be used, or when there are
-   * more or fewer of them than the budget has.
+   * Changes the limit, or as many limits as the budget has. Open holds stay. Raising a limit admits waiters; lowering it denies
+   * requests until the holds and the spending fit. A wait that the new limit can never admit fails at once. Dies with a
+   * `RangeError` when a limit cannot be used, or when there are more or fewer of them than the budget has.
+   *
+   * The `strategy` says what becomes of the available amount:
+   *
+   * - `additive` (default): the difference of the two maxima is added to it or taken from it.
+   * - `keepLevel`: it stays, up to the new maximum. For rates that follow the headers of a provider.
+   * - `reset`: it starts full, in a new epoch.
+   *
+   * A debt stays owed under the first two, also when the kind of limit changes, and changing a limit back and forth grants
+   * nothing.
    */
-  readonly setLimit: (limit: Limit | ReadonlyArray<Limit>) => Effect.Effect<void>
+  readonly setLimit: (
+    limit: Limit | ReadonlyArray<Limit>,
+    options?: { readonly strategy?: SetLimitStrategy | undefined }
+  ) => Effect.Effect<void>
 }
 
 /** A budget in one unit. Amounts are whole numbers from 0 to 2^53 - 1. */
-export interface Budget extends Reservation.Reservable<number>, Books {
-  /** Reserves for the current scope if that can be done now: never waits, and `None` is the soft no. */
-  readonly tryReserve: (
-    amount: number,
-    options?: Reservation.Options
-  ) => Effect.Effect<Option.Option<Reservation.Reservation<number>>, never, Scope.Scope>
-}
+export interface Budget extends Reservation.TryReservable<number>, Books {}
 
 /** Opens a budget in the `BudgetStore` of the context. A limit that cannot be used dies with a `RangeError` that says why. */
 export const make = (
   options: Options & { readonly name: string }
-): Effect.Effect<Budget, never, BudgetStore | Scope.Scope> => Effect.map(open(options), fromLayout)
+): Effect.Effect<Budget, never, BudgetStore | Scope.Scope> =>
+  Effect.map(open(options), (layout) => new BudgetFace(layout))
 
 /** A service class for a budget: `class Calls extends Budget.Service<Calls>()("app/Calls") {}`. */
 export const Service =
@@ -98,9 +108,58 @@ export const Service =
   <const Id extends string>(id: Id): FaceClass<Self, Id, Budget, Options> =>
     face(id, make)
 
+/**
+ * One budget in one unit, with its books.
+ *
+ * @internal
+ */
+export class BooksFace extends Face<number, SingleLayout> implements Books {
+  get name(): string {
+    return this[TypeId].accounts[0].name
+  }
+
+  get snapshot(): Effect.Effect<Snapshot> {
+    const { accounts, store } = this[TypeId]
+    return Effect.map(store.read(accounts), ([snapshot]) => snapshot!)
+  }
+
+  get changes(): Stream.Stream<Snapshot> {
+    const { accounts, store } = this[TypeId]
+    return Stream.map(store.changes(accounts), ([snapshot]) => snapshot!)
+  }
+
+  get thresholds(): Books["thresholds"] {
+    return (fractions) => thresholds(this.name, this.changes, fractions)
+  }
+
+  get available(): Effect.Effect<number> {
+    return Effect.map(this.snapshot, ({ available }) => available)
+  }
+
+  get topUp(): Books["topUp"] {
+    return (amount) => this.adjust({ _tag: "TopUp", amount })
+  }
+
+  get reset(): Effect.Effect<void> {
+    return this.adjust({ _tag: "Reset" })
+  }
+
+  get setLimit(): Books["setLimit"] {
+    return (limit, options) => this.adjust({ _tag: "SetLimit", limits: listOf(limit), strategy: options?.strategy })
+  }
+
+  protected adjust(adjustment: Adjustment): Effect.Effect<void> {
+    const { accounts, store } = this[TypeId]
+    return store.adjust([[accounts[0], adjustment]])
+  }
+}
+
 /** @internal */
-export interface SingleLayout extends Layout<number> {
-  readonly account: Account
+export class BudgetFace extends BooksFace implements Budget {
+  get tryReserve(): Budget["tryReserve"] {
+    const layout = this[TypeId]
+    return (amount, options) => tryReserve(layout, amount, options)
+  }
 }
 
 /** @internal */
@@ -110,39 +169,8 @@ export const open = (
   BudgetStore.use((store) =>
     Effect.map(
       Effect.suspend(() => store.open(definitionOf(options.name, listOf(options.limit), options))),
-      (account) => ({
-        store,
-        account,
-        accounts: [account],
-        encode: (amount, into, at) => {
-          into[at] = amount
-        },
-        decode: (amounts, at) => amounts[at]!
-      })
+      (account) => new SingleLayout(store, account)
     )
   )
-
-/** @internal */
-export const books = ({ account, store }: SingleLayout): Books => {
-  const adjust = (adjustment: Adjustment) => store.adjust([[account, adjustment]])
-  const snapshot = Effect.map(store.read([account]), ([snapshot]) => snapshot!)
-  return {
-    name: account.name,
-    snapshot,
-    changes: store.changes(account),
-    thresholds: (fractions) => thresholds(account.name, store.changes(account), fractions),
-    available: Effect.map(snapshot, (snapshot) => snapshot.available),
-    topUp: (amount) => adjust({ _tag: "TopUp", amount }),
-    reset: adjust({ _tag: "Reset" }),
-    setLimit: (limit) => adjust({ _tag: "SetLimit", limits: listOf(limit) })
-  }
-}
-
-/** @internal */
-export const fromLayout = (layout: SingleLayout): Budget => ({
-  ...operations(layout),
-  ...books(layout),
-  tryReserve: (amount, options) => tryReserve(layout, amount, options)
-})
 
 const listOf = (limit: Limit | ReadonlyArray<Limit>): ReadonlyArray<Limit> => ("_tag" in limit ? [limit] : limit)

@@ -1,19 +1,37 @@
 /**
- * The two ways a budget says no. Both are `Schema` errors, so they travel over HTTP or RPC.
+ * The two errors of a budget. Both are `Schema` errors, so they travel over HTTP or RPC.
  *
  * A wrong amount (negative, fractional, NaN, above 2^53 - 1) is neither: it is a programming error, and dies with a
  * `RangeError` that names the budget and the value.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Budget, Limit } from "effect-budget"
+ *
+ * class Calls extends Budget.Service<Calls>()("app/Calls") {}
+ *
+ * const program = Effect.gen(function* () {
+ *   const calls = yield* Calls
+ *   return yield* calls.withReservation(20, () => Effect.succeed("ran"))
+ * }).pipe(
+ *   Effect.catchTag("BudgetExceeded", ({ available }) => Effect.succeed(`only ${available} left`)),
+ *   Effect.catchReason("FailedReservation", "TimedOut", ({ message }) => Effect.succeed(message))
+ * )
+ *
+ * console.log(await Effect.runPromise(Effect.provide(program, Calls.layer({ limit: Limit.capacity(10) })))) // only 10 left
+ * ```
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import * as Limit from "./Limit.ts"
 
 /**
- * The limits say no.
+ * The limits deny a request.
  *
- * - `budget`, `limit`: the first budget that denied, and the limit of it that did
- * - `requested`, `available`: in that budget's unit; `available` is negative while there is debt
- * - `retryAfter`: when time alone will admit the whole request, if nothing else takes the room; absent when time cannot help
+ * - `budget`, `limit`: the budget that denied it, and which of its limits did
+ * - `requested`, `available`: in the unit of that budget; `available` is negative while there is debt
+ * - `retryAfter`: the time after which time alone will admit the whole request, if nothing else takes the room; absent when time
+ *   cannot help
  */
 export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>("effect-budget/BudgetExceeded")(
   "BudgetExceeded",
@@ -32,16 +50,26 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>("effect-b
   }
 }
 
-/** The wait took longer than the `timeout`, a duration. */
+/**
+ * The wait took longer than the `timeout`, or could not end within it. `after` is that timeout. The other fields are those of the
+ * `BudgetExceeded` that the request would have got at that moment: the `limit` that denied it, its `available` amount, and
+ * `retryAfter` where time alone will admit the request. They are absent when the request fitted and only had to wait its turn.
+ */
 export class TimedOut extends Schema.TaggedError<TimedOut>("effect-budget/TimedOut")("TimedOut", {
-  after: Schema.DurationFromMillis
+  after: Schema.DurationFromMillis,
+  limit: Schema.optionalKey(Limit.Limit),
+  available: Schema.optionalKey(Schema.Int),
+  retryAfter: Schema.optionalKey(Schema.DurationFromMillis)
 }) {
   override get message(): string {
-    return `no room within ${Duration.format(this.after)}`
+    const within = `no room within ${Duration.format(this.after)}`
+    if (this.limit === undefined) return within
+    const wait = this.retryAfter === undefined ? "" : `, retry after ${Duration.format(this.retryAfter)}`
+    return `${within}: ${this.available} available of its ${Limit.format(this.limit)}${wait}`
   }
 }
 
-/** `maxQueued` others were waiting already. */
+/** As many requests as `maxQueued` allows were waiting already. */
 export class QueueFull extends Schema.TaggedError<QueueFull>("effect-budget/QueueFull")("QueueFull", {
   maxQueued: Schema.Int
 }) {
@@ -50,7 +78,7 @@ export class QueueFull extends Schema.TaggedError<QueueFull>("effect-budget/Queu
   }
 }
 
-/** The resource's enforcement rejected the request; `estimatedWait` is absent when it is not known. */
+/** The enforcement of the resource rejected the request. `estimatedWait` is absent when it is not known. */
 export class Rejected extends Schema.TaggedError<Rejected>("effect-budget/Rejected")("Rejected", {
   estimatedWait: Schema.optionalKey(Schema.DurationFromMillis)
 }) {
@@ -81,7 +109,7 @@ export type FailedReservationReason = TimedOut | QueueFull | Rejected | StoreUna
 export const FailedReservationReason = Schema.Union([TimedOut, QueueFull, Rejected, StoreUnavailable, UnknownResource])
 
 /**
- * The reservation could not be had for a reason other than the limits. Recover from one of them with
+ * The reservation failed for a reason other than the limits. Recover from one reason with
  * `Effect.catchReason("FailedReservation", "TimedOut", ...)`.
  */
 export class FailedReservation extends Schema.TaggedError<FailedReservation>("effect-budget/FailedReservation")(

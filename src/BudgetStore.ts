@@ -1,77 +1,151 @@
 /**
- * The seam between the faces (`Budget`, `BudgetGuard`, `TokenBudget`, `BudgetPool`, `Policy`) and whoever keeps the books.
- * Programs use the faces; this module is for those who choose or write a store.
+ * The seam between the faces (`Budget`, `BudgetGuard`, `TokenBudget`, `BudgetPool`, `Policy`) and the stores that keep the books:
+ * types and a service key. Programs use the faces; this module is for choosing or writing a store.
+ *
+ * `MemoryBudgetStore` keeps the books in this process; `effect-budget/redis` and `effect-budget/sql` keep books that several
+ * processes share.
  */
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
-import { type LeaseOptions, leasedStore } from "./internal/leased/store.ts"
-import { memory } from "./internal/memory/store.ts"
-import type { Share } from "./internal/quota/share.ts"
-import type { Source } from "./internal/told.ts"
+import type { BudgetExceeded, FailedReservation, FailedReservationReason } from "./BudgetError.ts"
+import type { SetLimitStrategy } from "./Ledger.ts"
 import type { Limit } from "./Limit.ts"
 
-export type { LeaseOptions } from "./internal/leased/store.ts"
-
-/** What happens when the limits say no: fail at once, wait for one's turn, or end the fiber with a defect. */
+/** What happens when the limits deny a request: it fails at once, waits its turn, or ends the fiber with a defect. */
 export type Enforcement = "reject" | "throttle" | "terminate"
 
 /**
- * Whose turn it is among those who wait: strictly the first (`fifo`), or the first that fits (`firstFit`). First fit looks at
- * the first 64 waiters, and passes nobody more than 64 times.
+ * The order of the waiters: strictly the first (`fifo`), or the first that fits (`firstFit`). First fit looks at the first 64
+ * waiters. It passes only a request that does not fit, and none more than 64 times.
  */
 export type Order = "fifo" | "firstFit"
 
-/** What a store needs to know of a budget. */
+/**
+ * Pays for the requests that carry it, and orders them among others by its own rule: a token of a named quota. The queue of its
+ * budget comes from the `discipline` of the definition.
+ */
+export interface Payer {
+  /** Throws when it has ended and can pay for nothing more. */
+  readonly assertOpen: () => void
+  /** Pays for a grant, at a time in milliseconds. */
+  readonly debit: (amount: number, now: number) => void
+  /** Takes back the part of a grant that was not charged at settlement. Below zero for an overage. */
+  readonly giveBack: (amount: number, now: number) => void
+  /** Replaces the error of a denial. Absent: the `BudgetExceeded` itself. */
+  readonly errorOf?: ((exceeded: BudgetExceeded, neverFits: boolean) => BudgetExceeded | FailedReservation) | undefined
+}
+
+/** A request that waits, as its queue sees it. */
+export interface Queued {
+  /** Higher is served first. `Infinity` is an extension, which goes before requests that hold nothing. */
+  readonly priority: number
+  /** The order of arrival. */
+  readonly ticket: number
+  /** The amount that it wants from its first account. */
+  readonly amount: number
+  readonly payer: Payer | undefined
+  /** How often a later request has passed it. */
+  overtaken: number
+  /** The ticket of the request that passed it last, which may do so in several queues at once. */
+  passedBy: number
+}
+
+/** The place of a waiter in a queue. */
+export interface Place<out W> {
+  readonly waiter: W
+}
+
+/** The queue of one budget. It knows the order and not the books. */
+export interface Queue<W extends Queued = Queued> extends Iterable<W> {
+  readonly size: number
+  /** Whether only the first waiter is ever served. */
+  readonly strict: boolean
+  /** The first in order, whether or not it fits. */
+  readonly first: Place<W> | undefined
+  /** A waiter that comes back keeps its ticket, and with it its place. */
+  add(waiter: W): Place<W>
+  /** Expects a place that is in this queue. */
+  remove(place: Place<W>): void
+  /**
+   * The next candidate to be served. The first call is without `previous`; if a candidate does not fit, the next call passes it
+   * as `previous`, with the number of candidates `seen` so far. Returns `undefined` when the order looks no further.
+   */
+  candidate(previous: Place<W> | undefined, seen: number, now: number): Place<W> | undefined
+  /** Counts the waiters that this one passes. Called before it leaves with a grant. */
+  serve(place: Place<W>): void
+}
+
+/** Makes the queue of a budget whose order is neither `fifo` nor `firstFit`. */
+export type Discipline = <W extends Queued>() => Queue<W>
+
+/** The declaration of a budget, as a store needs it. */
 export interface Definition {
   readonly name: string
   readonly limits: ReadonlyArray<Limit>
   readonly enforcement: Enforcement
   readonly order: Order
-  /** How many may wait; one more fails with `QueueFull`. Default: no bound. */
+  /** The greatest number of waiters; one more fails with `QueueFull`. `undefined`: no bound. */
   readonly maxQueued: number | undefined
-  /** How long a wait may take; longer fails with `TimedOut`. Default: no bound. */
+  /** The longest wait; a longer one fails with `TimedOut`. `undefined`: no bound. */
   readonly timeout: Duration.Duration | undefined
-  /** A named quota: its waiters go by fair shares, and what it rejects fails with `Rejected`, unless it can never fit. */
-  readonly quota?: boolean | undefined
+  /** Makes the queue, instead of one by `order`. */
+  readonly discipline?: Discipline | undefined
 }
 
 /** The books of one budget, as kept by a store. */
 export interface Account {
   readonly name: string
+  /** The same object for all accounts of one budget. */
+  readonly books: object
 }
 
-/** What one reservation asks: an amount of each account, all or nothing. */
-export interface Request {
-  readonly accounts: ReadonlyArray<Account>
-  readonly amounts: ReadonlyArray<number>
-  /** Takes more than `amounts`, up to this, as far as it fits at that moment. */
-  readonly upTo?: ReadonlyArray<number> | undefined
-  /** Higher goes first among those who wait. Default 0. */
+/** The options of a request. */
+export interface RequestOptions {
+  /** Takes more than the amounts if it fits, up to the wanted ones. */
+  readonly upTo?: UpTo | undefined
+  /** Waiters with a higher priority are served first. Default 0. */
   readonly priority?: number | undefined
-  /** Overrides the accounts' own. */
+  /** The longest wait, instead of the shortest of the accounts. */
   readonly timeout?: Duration.Duration | undefined
   /** Adds to this open hold instead of making a new one. */
   readonly into?: Hold | undefined
   /**
-   * With `into`: an extension, by somebody who keeps the hold while it waits. Others may be waiting for just that hold, so it
-   * goes before them; and what cannot fit beside the hold can never fit.
+   * With `into`: an extension, whose owner keeps the hold while it waits. Others may be waiting for exactly that hold, so the
+   * extension goes before them, and an amount that cannot fit in addition to the hold can never fit.
    */
   readonly extends?: boolean | undefined
-  /** Whose credit pays for it, in a named quota. Only for a request of one account. */
-  readonly share?: Share | undefined
-  /** For a new hold in a store where holds expire: what is charged then. Default: as the store says. */
+  readonly payer?: Payer | undefined
+  /** `false`: denied instead of waiting. */
+  readonly wait?: false | undefined
+  /** What the expiry of a new hold charges, in a store where holds expire. Default: the setting of the store. */
   readonly onExpiry?: "progress" | "hold" | undefined
+  /** `false` for a hold that stands for many uses, such as the pair of a guard: no tally counts it. */
+  readonly counted?: false | undefined
+}
+
+/** A request for one reservation: an amount from each account, granted together or not at all. */
+export interface Request extends RequestOptions {
+  readonly accounts: ReadonlyArray<Account>
+  readonly amounts: ReadonlyArray<number>
+}
+
+/** How much more than the least amounts of a request is wanted. */
+export interface UpTo {
+  readonly wanted: ReadonlyArray<number>
+  /** How long the head of the queue waits for all it wants. Default: the time that the limit needs to earn it. */
+  readonly patience?: Duration.Duration | undefined
+  /** Makes amounts between the two consistent with each other, each rounded down. */
+  readonly normalize: (amounts: Array<number>) => Array<number>
 }
 
 /** Amounts set aside. */
 export interface Hold {
-  /** What of each account, in the order of the request, extensions included. */
+  readonly _tag: "Hold"
+  /** The amount from each account, in the order of the request, extensions included. */
   readonly held: ReadonlyArray<number>
   /** How it ended; `undefined` while it is open. */
   readonly outcome: Outcome | undefined
@@ -79,16 +153,40 @@ export interface Hold {
   readonly expired?: true | undefined
 }
 
-/** Why a hold ended: the caller said so, its scope ended, or nobody renewed it in a store where holds expire. */
+/** A denied request. The error is built only for a caller that wants it. */
+export interface Denial {
+  readonly _tag: "Denial"
+  readonly refuse: () => Effect.Effect<never, BudgetExceeded | FailedReservation>
+}
+
+/**
+ * A request that waits for its answer. The caller runs `wait` and then owns the grant. An interruption can come together with a
+ * grant: after it, the caller owns the hold in `granted`.
+ */
+export interface Pending<out A = Hold, out E = never, out R = never> {
+  readonly _tag: "Pending"
+  readonly wait: Effect.Effect<A | Denial, E, R>
+  /** The grant, as soon as there is one. */
+  readonly granted: A | undefined
+  /** Leaves the queue. Does not undo a grant, and does nothing once `wait` has ended. */
+  readonly abandon: () => void
+}
+
+/** The answer to a request: granted now, denied, or pending. */
+export type Answer = Hold | Denial | Pending
+
+export type AnyFiber = Fiber.Fiber<unknown, unknown>
+
+/** Why a hold ended: its owner settled it, its scope ended, or nobody renewed it in a store where holds expire. */
 export type Cause = "committed" | "released" | "succeeded" | "failed" | "interrupted" | "expired"
 
-/** How a hold ended: what was charged of each account, in the order of the request. */
+/** How a hold ended: its cause, and the charge to each account in the order of the request. */
 export interface Outcome {
   readonly cause: Cause
   readonly charges: ReadonlyArray<number>
   /** The budgets that this settlement left in debt. */
   readonly overran: ReadonlyArray<string>
-  /** Set when it came after the hold had expired: what was spent is charged all the same, once. */
+  /** Set when the settlement came after the hold had expired: real spending is charged all the same, once. */
   readonly late?: true
 }
 
@@ -97,7 +195,17 @@ export type Adjustment =
   | { readonly _tag: "TopUp"; readonly amount: number }
   | { readonly _tag: "Refill" }
   | { readonly _tag: "Reset" }
-  | { readonly _tag: "SetLimit"; readonly limits: ReadonlyArray<Limit> }
+  | {
+      readonly _tag: "SetLimit"
+      readonly limits: ReadonlyArray<Limit>
+      readonly strategy?: SetLimitStrategy | undefined
+      /** The new enforcement, for a budget whose declaration changes. */
+      readonly enforcement?: Enforcement | undefined
+    }
+  /** Makes later requests and waits fail for this reason. The books are kept. `SetLimit` opens the budget again. */
+  | { readonly _tag: "Close"; readonly reason: FailedReservationReason }
+  /** Ends the waits of a payer with a defect. */
+  | { readonly _tag: "Withdraw"; readonly payer: Payer; readonly defect: unknown }
 
 /** The books of one limit at one moment, in the budget's own unit: `available + held + spent = granted`. */
 export interface LedgerSnapshot {
@@ -109,138 +217,76 @@ export interface LedgerSnapshot {
   readonly epoch: number
 }
 
-/** A budget at one moment. */
+/** A budget at one moment: a frozen value that shares nothing with the books. */
 export interface Snapshot {
   readonly budget: string
   /** One for each limit, in the order of the declaration. */
   readonly ledgers: readonly [LedgerSnapshot, ...Array<LedgerSnapshot>]
-  /** What could be reserved now: the least that any limit has available. Negative while there is debt. */
+  /** The most that could be reserved now: the least that any limit has available. Negative while there is debt. */
   readonly available: number
-  /** How many wait. */
+  /** The number of waiters. */
   readonly waiters: number
-  /** Since the budget was made, over all epochs: how reservations ended, and what they gave back. */
+  /** The number of reservations by how they ended, and the sum they gave back, since the budget was made, over all epochs. */
   readonly settled: Readonly<Record<Cause, { readonly count: number; readonly refunded: number }>>
-  /** All that was ever charged, over all epochs. */
+  /** The sum of all charges, over all epochs. */
   readonly charged: number
-  /** The sum of what was charged above what was held. */
+  /** The sum of the charges above the holds, over all epochs. */
   readonly overage: number
 }
 
-/** Makes an effect as interruptible as the caller was. */
-export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-
-/** Operations that take one synchronous step. The fiber is the one that runs it, for its clock and its scheduler. */
-export interface Direct {
-  /**
-   * `denied` when the limits say no, `undecided` when somebody waits or a transaction is under way: `hold` says why or waits,
-   * `tryHold` decides. The amounts are the hold's from now on.
-   */
-  readonly hold: (
-    fiber: Fiber.Fiber<unknown, unknown>,
-    accounts: ReadonlyArray<Account>,
-    amounts: ReadonlyArray<number>,
-    into: Hold | undefined,
-    share?: Share | undefined
-  ) => Hold | "denied" | "undecided"
-  readonly reduce?: (fiber: Fiber.Fiber<unknown, unknown>, hold: Hold, amounts: ReadonlyArray<number>) => void
-  /** `undecided` when it takes more than that: `settle` does it then. */
-  readonly settle: (
-    fiber: Fiber.Fiber<unknown, unknown>,
-    hold: Hold,
-    cause: Cause,
-    charges: ReadonlyArray<number> | undefined
-  ) => Outcome | "undecided"
-}
-
-/** What named quotas ask of a store, each in one synchronous step that also serves or ends those who wait. */
-export interface Quotas {
-  /** Sets the limit and the enforcement, and opens what was closed. */
-  readonly define: (
-    fiber: Fiber.Fiber<unknown, unknown>,
-    account: Account,
-    limit: Limit,
-    enforcement: Enforcement
-  ) => void
-  /** All that is asked of it from now on fails with `UnknownResource`, but what it has is kept. */
-  readonly close: (fiber: Fiber.Fiber<unknown, unknown>, account: Account) => void
-  /** Ends the waits of a share with this defect, and hands what it has to the heir. */
-  readonly withdraw: (
-    fiber: Fiber.Fiber<unknown, unknown>,
-    account: Account,
-    share: Share,
-    heir: Share | undefined,
-    defect: unknown
-  ) => void
-  /** Tells of every change of the books or of the queue. */
-  readonly source: (account: Account) => Source
-}
-
 /**
- * Keeps the books of many budgets. Every operation is one atomic step over all the accounts it names.
+ * Keeps the books of many budgets. Every operation is one atomic step over all the accounts that it names.
  *
- * `hold`, `tryHold` and `holdWith` are run in an uninterruptible region, whose caller installs the finalizer in the same
- * region; only waiting happens under `restore`. Settling never fails, and settling again answers the first outcome.
+ * The operations that take a fiber run in one synchronous step of that fiber, inside `Effect.withFiber`. A caller of `hold` or
+ * `holdWith` first puts a finalizer on its stack that settles the hold or abandons the wait, so that nothing can come between the
+ * step and its owner. Settling never fails, and settling again returns the first outcome.
  */
 export class BudgetStore extends Context.Service<
   BudgetStore,
   {
+    /** Stores of one group can serve one request together. */
+    readonly group: object
+    /** Opens the budget of this name. In one store, that is the same budget each time. */
     readonly open: (definition: Definition) => Effect.Effect<Account, never, Scope.Scope>
-    readonly hold: (request: Request, restore: Restore) => Effect.Effect<Hold, BudgetExceeded | FailedReservation>
-    /** Never waits: `undefined` is the soft no. */
-    readonly tryHold: (request: Request) => Effect.Effect<Hold | undefined>
-    /** Holds and runs `alongside` in one transaction: both or neither. Absent from a store whose books no `TxRef` can join. */
-    readonly holdWith?: <A, E, R>(
+    /** Asks for a hold. The array of amounts belongs to the hold afterwards. */
+    readonly hold: (
+      fiber: AnyFiber,
+      accounts: ReadonlyArray<Account>,
+      amounts: Array<number>,
+      options?: RequestOptions
+    ) => Answer
+    /** Takes a hold and runs `alongside` in one transaction: both or neither. Dies in a store whose books are not in `TxRef`s. */
+    readonly holdWith: <A, E, R>(
+      fiber: AnyFiber,
       request: Request,
-      alongside: Effect.Effect<A, E, R>,
-      restore: Restore
-    ) => Effect.Effect<
-      readonly [hold: Hold, value: A],
-      E | BudgetExceeded | FailedReservation,
-      Exclude<R, Effect.Transaction>
-    >
-    /** Charges at once what was not held before, whoever waits, or nothing of it when it does not fit. */
-    readonly charge: (request: Request) => Effect.Effect<void, BudgetExceeded>
-    /** Gives part of an open hold back and keeps the rest. */
-    readonly reduce: (hold: Hold, amounts: ReadonlyArray<number>) => Effect.Effect<void>
-    /** What is known to be spent so far, for a store that must know in case this process does not come back. */
-    readonly report?: (hold: Hold, progress: ReadonlyArray<number>) => void
-    /** Ends a hold. Without `charges`, all of it is charged. */
-    readonly settle: (hold: Hold, cause: Cause, charges: ReadonlyArray<number> | undefined) => Effect.Effect<Outcome>
+      alongside: Effect.Effect<A, E, R>
+    ) => Pending<readonly [hold: Hold, value: A], E, Exclude<R, Effect.Transaction>>
+    /** Charges amounts that were not held, or nothing of them when they do not fit. Does not wait for others in the queue. */
+    readonly record: (
+      accounts: ReadonlyArray<Account>,
+      amounts: ReadonlyArray<number>
+    ) => Effect.Effect<Outcome, BudgetExceeded>
+    /** Charges amounts that were not held, in any case, and leaves debt where they do not fit. */
+    readonly charge: (accounts: ReadonlyArray<Account>, amounts: ReadonlyArray<number>) => Effect.Effect<Outcome>
+    /** Gives back a part of an open hold and keeps the rest. `undefined`: it is done. */
+    readonly reduce: (fiber: AnyFiber, hold: Hold, amounts: ReadonlyArray<number>) => Effect.Effect<void> | undefined
+    /** Reports the amounts that are known to be spent so far, which a store charges if this process does not come back. */
+    readonly report: (hold: Hold, progress: ReadonlyArray<number>) => void
+    /** Ends a hold, now or by an effect. Without `charges`, the whole hold is charged. */
+    readonly settle: (
+      fiber: AnyFiber,
+      hold: Hold,
+      cause: Cause,
+      charges: ReadonlyArray<number> | undefined
+    ) => Outcome | Effect.Effect<Outcome>
     readonly adjust: (
       changes: ReadonlyArray<readonly [account: Account, adjustment: Adjustment]>
     ) => Effect.Effect<void>
-    /** All of them at the same moment. Inside a transaction, the books are read through its journal. */
+    /** The snapshots of the accounts at the same moment. Inside a transaction, the books are read through its journal. */
     readonly read: (accounts: ReadonlyArray<Account>) => Effect.Effect<ReadonlyArray<Snapshot>>
-    /** The snapshot now, and after every change of the books or of the queue; changes that come together are told once. */
-    readonly changes: (account: Account) => Stream.Stream<Snapshot>
-    /** How long a hold stays when its process is gone, in milliseconds, in a store where it can be. */
+    /** The snapshots now, and after every change of the books or of the queue; changes that come together are emitted once. */
+    readonly changes: (accounts: ReadonlyArray<Account>) => Stream.Stream<ReadonlyArray<Snapshot>>
+    /** How long a hold outlives its process, in milliseconds. Absent in a store of one process. */
     readonly expiresAfter?: number | undefined
-    /** The same without the detour of an effect, for a store that can answer at once. */
-    readonly direct?: Direct | undefined
-    /** Absent from a store that keeps no named quotas. */
-    readonly quotas?: Quotas | undefined
   }
->()("effect-budget/BudgetStore") {
-  /** Books in this process, in `TxRef`s. What `layer` of every face uses. */
-  static readonly layerMemory: Layer.Layer<BudgetStore> = Layer.sync(BudgetStore, () => memory)
-
-  /**
-   * Leases in front of the `BudgetStore` of the context, one that many processes share: this process takes a share of each budget
-   * in bulk, sized by what it needed lately, and spends from it at memory speed. Every `renewEvery` it reports what was spent, and
-   * gives back what it does not need; at the end of its scope, all of the rest. The shares are holds in the store below, so their
-   * sum never passes the limit.
-   *
-   * - What a process that is killed had of its shares counts as spent (a capacity), refills (a rate) or comes back (slots) when it
-   *   expires: no more than it needed for one renewal.
-   * - Another process can be denied while a share has something left: for as long as a renewal.
-   * - A limit that another process lowers or resets reaches the shares of this one at their next renewal.
-   * - Slots beside another limit are not leased, nor is a budget with a window, which belongs to the clock of the store: they are
-   *   asked for each time. So is what `reserveUpTo` and `record` ask.
-   * - `settled` of a snapshot counts what was settled in the store below, which are shares.
-   */
-  static readonly layerLeased = (options: LeaseOptions = {}): Layer.Layer<BudgetStore, never, BudgetStore> =>
-    Layer.effect(
-      BudgetStore,
-      Effect.flatMap(BudgetStore, (store) => leasedStore(store, options))
-    )
-}
+>()("effect-budget/BudgetStore") {}

@@ -1,37 +1,38 @@
 /**
- * The books of one limit, as pure data and pure functions. What always holds, at every moment and per epoch:
+ * The books of one limit, as pure data and pure functions. At every moment, in each epoch, `available + held + spent = granted`,
+ * `held` is the sum of the open holds of the epoch, and `available` is negative exactly by the debt.
  *
- * - `available + held + spent = granted`
- * - `held` is the sum of the open holds of the epoch
- * - `available` is negative exactly by the debt
+ * ```ts
+ * import { Ledger, Limit } from "effect-budget"
  *
- * All arithmetic is on safe integers, with the remainder of a refill carried to the next, so nothing drifts. Time is given in
- * whole milliseconds by the caller. A clock that goes back gives nothing and takes nothing.
+ * const ledger = Ledger.hold(Ledger.make(Limit.capacity(10), 0), 4)
+ * console.log(Ledger.settle(ledger, 4, ledger.epoch, 3).available) // 7
+ * ```
+ *
+ * All arithmetic is on safe integers, with the remainder of a refill carried to the next, so nothing drifts. The caller gives the
+ * time in whole milliseconds. A clock that steps back gives nothing and takes nothing. A step shorter than a window, or than the
+ * time in which the bucket fills, is waited for: otherwise the same time would give twice. After any other step, refilling
+ * continues at the new time: `refill` then moves the books back in time, so a caller has to keep its result even when it denies
+ * a request.
+ *
+ * Each rule is written once, as a change in place (the functions named `...InPlace`). The other functions copy first.
  */
+import {
+  fillTo,
+  isInterval,
+  type Ledger,
+  MAX,
+  type Mutable,
+  refillInPlace,
+  toAmount,
+  windowStart
+} from "./internal/ledgerTime.ts"
 import * as Limit from "./Limit.ts"
 
-/** The books of one limit. */
-export interface Ledger {
-  readonly limit: Limit.Limit
-  /** All that was given in this epoch: the start, refills, top-ups. */
-  readonly granted: number
-  /** What can be held now. Negative while there is debt. */
-  readonly available: number
-  /** The sum of the open holds of this epoch. */
-  readonly held: number
-  /** What was settled in this epoch. */
-  readonly spent: number
-  /** Counts the windows of a window limit, and the resets of any limit that can be spent. */
-  readonly epoch: number
-  /** When a rate was last refilled, or when the current window (or period of a rate by interval) began, in milliseconds. */
-  readonly at: number
-  /** What a rate has earned beyond whole units, in units of `1 / flow.millis`. */
-  readonly carry: number
-  /** How time gives, for a rate or a window. */
-  readonly flow: Limit.Flow | undefined
-}
+export type { Ledger, Mutable } from "./internal/ledgerTime.ts"
 
-const MAX = Number.MAX_SAFE_INTEGER
+/** How `setLimit` changes the available amount. */
+export type SetLimitStrategy = "additive" | "keepLevel" | "reset"
 
 /** Opens the books of a valid limit (see `Limit.problem`). All limits start full. */
 export const make = (limit: Limit.Limit, now: number): Ledger => {
@@ -50,71 +51,17 @@ export const make = (limit: Limit.Limit, now: number): Ledger => {
   }
 }
 
-/** Whether time alone changes these books. */
-export const isTimed = (self: Ledger): boolean => self.flow !== undefined
+/** @internal */
+export const copy = (self: Ledger): Mutable => ({ ...self })
 
-/** Brings the books up to `now`. Answers the same object when nothing changed. */
+/** Whether time alone changes these books. */
+export const isTimed = ({ flow }: Ledger): boolean => flow !== undefined
+
+/** Brings the books up to `now`. Returns the same object when nothing changed. */
 export const refill = (self: Ledger, now: number): Ledger => {
   if (self.flow === undefined || now === self.at) return self
-  const isRate = self.limit._tag === "Rate"
-  if (now < self.at) {
-    if (catchesUp(self, self.flow, now)) return self
-    if (isInterval(self.limit)) {
-      const { millis } = self.flow
-      return move(self, { at: self.at - Math.ceil((self.at - now) / millis) * millis })
-    }
-    return move(self, { at: isRate ? now : windowStart(self.flow, now) })
-  }
-  if (isInterval(self.limit)) return dropIn(self, self.flow, now)
-  if (isRate) return flowIn(self, self.flow, now)
-  return now - self.at < self.flow.millis ? self : { ...make(self.limit, now), epoch: self.epoch + 1 }
-}
-
-/**
- * Whether a clock that went back is near enough to wait for: within a window, or the time in which a bucket fills. Otherwise
- * the same time would give twice. From further back, refilling goes on at the new time, rather than not for long.
- */
-const catchesUp = (self: Ledger, flow: Limit.Flow, now: number): boolean => {
-  if (self.limit._tag !== "Rate") return self.at - now <= flow.millis
-  return BigInt(self.at - now) * BigInt(flow.units) <= BigInt(self.limit.burst) * BigInt(flow.millis)
-}
-
-const flowIn = (self: Ledger, flow: Limit.Flow, now: number): Ledger => {
-  const burst = Limit.maximum(self.limit)
-  // A full bucket earns nothing, not even a part of a unit.
-  if (self.available >= burst) return move(self, { at: now, carry: 0 })
-  const product = (now - self.at) * flow.units + self.carry
-  if (product <= MAX) {
-    const gained = Math.floor(product / flow.millis)
-    return fillTo(self, self.available + gained, now, product - gained * flow.millis)
-  }
-  const exact = BigInt(now - self.at) * BigInt(flow.units) + BigInt(self.carry)
-  const available = toAmount(BigInt(self.available) + exact / BigInt(flow.millis))
-  return fillTo(self, available, now, Number(exact % BigInt(flow.millis)))
-}
-
-/** The whole periods that have passed, also while the bucket is full. */
-const dropIn = (self: Ledger, { millis, units }: Limit.Flow, now: number): Ledger => {
-  const periods = Math.floor((now - self.at) / millis)
-  if (periods === 0) return self
-  const gained = periods * units
-  const level =
-    gained <= MAX ? self.available + gained : toAmount(BigInt(self.available) + BigInt(periods) * BigInt(units))
-  return fillTo(self, level, self.at + periods * millis, 0)
-}
-
-const isInterval = (limit: Limit.Limit): boolean => limit._tag === "Rate" && limit.refill === "interval"
-
-/**
- * A bucket with this much in it, as far as it has room; a full one earns nothing, not even a part of a unit. What was spent
- * has no bearing on what a rate admits: when the counts would leave the safe integers, it leaves the books.
- */
-const fillTo = (self: Ledger, level: number, at: number, carry: number): Ledger => {
-  const burst = Limit.maximum(self.limit)
-  const available = Math.max(Math.min(level, burst, MAX - self.held), -MAX)
-  const spent = self.spent <= MAX - self.held - available ? self.spent : Math.max(0, -(available + self.held))
-  const granted = available + self.held + spent
-  return build(self, granted, available, self.held, spent, at, available === burst ? 0 : carry)
+  const changed = copy(self)
+  return refillInPlace(changed, now) ? changed : self
 }
 
 /** Whether `amount` can be held now. Nothing but 0 is admitted while there is debt. */
@@ -125,32 +72,43 @@ export const admits = (self: Ledger, amount: number): boolean =>
 export const most = (self: Ledger): number =>
   self.limit._tag === "Unlimited" ? MAX - self.held : Math.max(0, self.available)
 
-/**
- * Whether `amount` could ever be admitted while `own` of what is held stays held. What cannot is only helped by another
- * limit, a top-up or a reset.
- */
-export const fits = (self: Ledger, amount: number, own = 0): boolean => {
+/** The most that can ever be admitted, while `own` of the held amount stays held, without a top-up, a reset or another limit. */
+export const ceiling = (self: Ledger, own = 0): number => {
   switch (self.limit._tag) {
     case "Capacity":
+      return self.granted - own
     case "Concurrency":
-      return amount <= self.granted - own
+      return self.limit.amount - own
     case "Window":
       // A top-up makes room in this window only.
-      return amount <= Math.max(self.limit.amount, self.available + self.held - own)
+      return Math.max(self.limit.amount, self.available + self.held - own)
     default:
-      return amount <= Limit.maximum(self.limit)
+      return Limit.maximum(self.limit)
   }
 }
 
-/** Milliseconds until time alone admits `amount`; `undefined` when time alone cannot. Expects books brought up to `now`. */
-export const retryAfter = (self: Ledger, amount: number, now: number): number | undefined => {
-  if (admits(self, amount)) return 0
-  if (self.flow === undefined || !fits(self, amount)) return undefined
+/** Whether `amount` could ever be admitted while `own` of the held amount stays held. */
+export const fits = (self: Ledger, amount: number, own = 0): boolean => amount <= ceiling(self, own)
+
+/** Milliseconds until a top-up of this window is lost; `undefined` if the next window allows no less. */
+export const losesRoomAfter = (self: Ledger, now: number): number | undefined =>
+  self.limit._tag === "Window" && self.available + self.held > self.limit.amount
+    ? self.at + self.flow!.millis - now
+    : undefined
+
+/**
+ * Milliseconds until time alone admits `amount`; `undefined` when time alone cannot. Assumes that `returned` of the held amount
+ * comes back now. Expects books brought up to `now`.
+ */
+export const retryAfter = (self: Ledger, amount: number, now: number, returned = 0): number | undefined => {
+  const available = self.available + returned
+  if (amount <= available || admits(self, amount)) return 0
+  if (self.flow === undefined || amount > ceiling(self)) return undefined
   if (self.limit._tag === "Window") {
     return amount <= self.limit.amount ? self.at + self.flow.millis - now : undefined
   }
   const { millis, units } = self.flow
-  const missing = amount - self.available
+  const missing = amount - available
   if (isInterval(self.limit)) {
     const periods = Math.ceil(missing / units)
     const wait = periods * millis
@@ -163,13 +121,29 @@ export const retryAfter = (self: Ledger, amount: number, now: number): number | 
   return toAmount(BigInt(behind) + (exact + BigInt(units) - 1n) / BigInt(units))
 }
 
-/** Sets `amount` aside. The caller has asked `admits`. */
+/** Milliseconds until an empty bucket has earned `amount`, or the length of a window; `undefined` if time refills nothing. */
+export const earnsIn = ({ flow, limit }: Ledger, amount: number): number | undefined => {
+  if (flow === undefined) return undefined
+  if (limit._tag === "Window") return flow.millis
+  const { millis, units } = flow
+  return isInterval(limit) ? Math.ceil(amount / units) * millis : Math.ceil((amount * millis) / units)
+}
+
+/** Holds `amount`. Expects that `admits` allows it. */
 export const hold = (self: Ledger, amount: number): Ledger => {
   if (amount === 0) return self
-  const held = self.held + amount
-  // No limit, and the counts would leave the safe integers: what was spent leaves the books.
-  const spent = amount <= self.available ? self.spent : 0
-  return change(self, self.granted, self.granted - held - spent, held, spent)
+  const changed = copy(self)
+  holdInPlace(changed, amount)
+  return changed
+}
+
+/** @internal */
+export const holdInPlace = (self: Mutable, amount: number): void => {
+  if (amount === 0) return
+  // No limit, and the counts would leave the safe integers: the spent amount is dropped.
+  if (amount > self.available) self.spent = 0
+  self.held += amount
+  self.available = self.granted - self.held - self.spent
 }
 
 /**
@@ -178,114 +152,160 @@ export const hold = (self: Ledger, amount: number): Ledger => {
  */
 export const settle = (self: Ledger, amount: number, epoch: number, actual: number): Ledger => {
   if (epoch !== self.epoch || (amount === 0 && actual === 0)) return self
-  const held = self.held - amount
-  if (self.limit._tag === "Concurrency") {
-    return change(self, self.granted, self.available + amount, held, self.spent)
-  }
-  const before = actual > MAX - self.spent - held ? forget(self) : self
-  const charged = Math.min(actual, MAX - before.spent - held + Math.min(0, before.granted))
-  const spent = before.spent + charged
-  const granted = before.granted
-  const settled = change(self, granted, granted - held - spent, held, spent)
-  return self.limit._tag === "Rate" && charged < amount
-    ? fillTo(settled, settled.available, self.at, self.carry)
-    : settled
+  const changed = copy(self)
+  settleInPlace(changed, amount, epoch, actual)
+  return changed
 }
 
 /**
- * Adds `amount` to what is granted. A rate takes it as far as the bucket has room. A concurrency limit and no limit at all
- * have nothing to top up. Answers `undefined` when the books cannot count that much.
+ * Settles in place. Returns whether anything changed.
+ *
+ * @internal
  */
-export const topUp = (self: Ledger, amount: number): Ledger | undefined => {
-  switch (self.limit._tag) {
-    case "Concurrency":
-    case "Unlimited":
-      return self
-    case "Rate":
-      return fillTo(self, self.available + Math.min(amount, self.limit.burst - self.available), self.at, self.carry)
-    default:
-      return amount > MAX - self.granted
-        ? undefined
-        : change(self, self.granted + amount, self.available + amount, self.held, self.spent)
+export const settleInPlace = (self: Mutable, amount: number, epoch: number, actual: number): boolean => {
+  if (epoch !== self.epoch || (amount === 0 && actual === 0)) return false
+  const { limit } = self
+  self.held -= amount
+  if (limit._tag === "Concurrency") {
+    self.available += amount
+    if (self.carry > 0 && amount > 0) settleEarlier(self, amount, actual)
+    return amount !== 0
   }
+  if (actual > MAX - self.spent - self.held) forget(self)
+  self.spent += Math.min(actual, MAX - self.spent - self.held + Math.min(0, self.granted))
+  self.available = self.granted - self.held - self.spent
+  if (limit._tag === "Rate" && actual < amount) fillTo(self, self.available)
+  return true
 }
 
-/** Makes all available again that the limit allows beside what is held; a debt is forgiven, what is available is never less. */
+/** Spending under a hold from before the slots is owed to the limit before them. Earlier holds count as settled first. */
+const settleEarlier = (self: Mutable, amount: number, actual: number): void => {
+  const part = Math.min(amount, self.carry)
+  self.carry -= part
+  const owed = Math.min(part === amount ? actual : Math.min(actual, part), MAX - self.granted)
+  self.spent += owed
+  self.granted += owed
+}
+
+/**
+ * Adds `amount` to the granted amount. A rate takes it as far as the bucket has room. A concurrency limit and an unlimited budget
+ * do not change. Returns `undefined` when the books cannot count that much.
+ */
+export const topUp = (self: Ledger, amount: number): Ledger | undefined => {
+  const { _tag } = self.limit
+  if (_tag === "Concurrency" || _tag === "Unlimited") return self
+  const changed = copy(self)
+  if (_tag === "Rate") {
+    fillTo(changed, self.available + Math.min(amount, self.limit.burst - self.available))
+    return changed
+  }
+  if (amount > MAX - self.granted) return undefined
+  changed.granted += amount
+  changed.available += amount
+  return changed
+}
+
+/** Makes the whole limit available again, except for the held amount. Forgives a debt, and never lowers the available amount. */
 export const replenish = (self: Ledger): Ledger => {
   const available = Math.max(self.available, Limit.maximum(self.limit) - self.held)
   const spent = Math.min(self.spent, MAX - self.held - available)
-  return change(self, available + self.held + spent, available, self.held, spent)
+  const carry = self.limit._tag === "Unlimited" ? 0 : self.carry
+  return { ...self, granted: available + self.held + spent, available, spent, carry }
 }
 
-/** Starts a new epoch with fresh books. A concurrency limit has nothing to forget: its slots are in use or free. */
-export const reset = (self: Ledger, now: number): Ledger =>
-  self.limit._tag === "Concurrency" ? self : { ...make(self.limit, latest(self, now)), epoch: self.epoch + 1 }
+/** Starts a new epoch with fresh books. The slots of a concurrency limit that are in use stay in use. */
+export const reset = (self: Ledger, now: number): Ledger => setLimit(self, self.limit, now, "reset")
 
-/** The books' own time, while a clock that went back is waited for. */
+/** The time of the books, while a clock that stepped back is waited for. */
 const latest = (self: Ledger, now: number): number => (self.flow === undefined ? now : Math.max(now, self.at))
 
 /**
- * Changes the limit and keeps what was spent and what is held. Within one kind of limit, the difference is added to or taken
- * from what is available at once (so a rate that is lowered owes what was spent above the new burst, and raising it again gives
- * nothing for free). A rate by interval keeps the part of its period that has passed, as the same part of the new one; by
- * going over from whole periods to a continuous flow or back, a rate starts anew to earn. After a change of kind, what was spent counts only against a limit that never refills.
- * Expects books brought up to `now`.
+ * Changes the limit. Under the first two strategies, open holds stay on the books and a debt is never forgiven:
+ *
+ * - `additive` (default): the difference of the maxima is added to the available amount or taken from it. So a change of the kind
+ *   of limit grants nothing by itself, and changing the limit back takes what the change gave.
+ * - `keepLevel`: the available amount stays, up to the new maximum.
+ * - `reset`: a new epoch, full.
+ *
+ * Slots in use stay in use under each strategy. A rate by interval keeps the elapsed part of its period, in proportion to the new
+ * period; a change between whole periods and a continuous flow discards it. Expects books brought up to `now`.
  */
-export const setLimit = (self: Ledger, limit: Limit.Limit, now: number): Ledger => {
-  const { epoch, held } = self
-  const fresh: Ledger = { ...make(limit, latest(self, now)), epoch, held }
-  if (limit._tag !== self.limit._tag) {
-    if (limit._tag === "Rate" || limit._tag === "Window") {
-      const available = fresh.available - held
-      const spent = Math.min(self.spent, MAX - Math.max(fresh.available, held))
-      return { ...fresh, granted: available + held + spent, available, spent }
-    }
-    const spent = limit._tag === "Concurrency" ? 0 : self.spent
-    return { ...fresh, available: fresh.available - held - spent, spent }
+export const setLimit = (
+  self: Ledger,
+  limit: Limit.Limit,
+  now: number,
+  strategy: SetLimitStrategy = "additive"
+): Ledger => {
+  const fresh: Mutable = make(limit, strategy === "reset" ? now : latest(self, now))
+  if (strategy === "reset") {
+    if (limit._tag !== "Concurrency") return { ...fresh, epoch: self.epoch + 1 }
+    return { ...fresh, epoch: self.epoch, held: self.held, available: limit.amount - self.held }
   }
-  const difference = Limit.maximum(limit) - Limit.maximum(self.limit)
+  fresh.epoch = self.epoch
+  fresh.held = self.held
+  const before = Limit.maximum(self.limit)
+  const after = Limit.maximum(limit)
+  // The amount owed to the limit before this concurrency limit is owed again.
+  const had =
+    self.limit._tag === "Concurrency"
+      ? Math.max(self.available - self.spent, -MAX)
+      : self.limit._tag === "Unlimited" && self.carry > 0 && strategy === "keepLevel"
+        ? -self.carry
+        : self.available
+  if (limit._tag === "Concurrency") {
+    fresh.carry = self.limit._tag === "Concurrency" ? self.carry : self.held
+    fresh.available = limit.amount - self.held
+    fresh.spent = Math.min(Math.max(0, before - self.held - had), MAX - limit.amount)
+    fresh.granted = limit.amount + fresh.spent
+    return fresh
+  }
+  const moved = had + (after - before)
+  const kept = self.limit._tag === "Concurrency" ? Math.min(self.available, moved) : had
+  const target = strategy === "additive" ? moved : Math.min(kept, after)
+  const level = Math.max(Math.min(target, MAX - self.held), -MAX)
   if (limit._tag === "Rate") {
-    const earned = { ...fresh, spent: self.spent }
-    if (isInterval(limit) !== isInterval(self.limit)) return fillTo(earned, self.available + difference, fresh.at, 0)
-    if (isInterval(limit)) return fillTo(earned, self.available + difference, periodStart(self, fresh.flow!, now), 0)
-    const carry = Number((BigInt(self.carry) * BigInt(fresh.flow!.millis)) / BigInt(self.flow!.millis))
-    return fillTo(earned, self.available + difference, self.at, carry)
+    fresh.spent = self.spent
+    keepPosition(fresh, self, now)
+    fillTo(fresh, level)
+    return fresh
   }
-  const granted = Math.min(self.granted + difference, MAX)
-  return { ...fresh, granted, available: granted - held - self.spent, spent: self.spent }
+  // A bucket refills while its holds are out: they count in full against a limit that does not.
+  fresh.available = self.limit._tag === "Rate" ? Math.min(level, after - self.held) : level
+  const outside = fresh.available + self.held
+  // The spending of a bucket is no part of what it owes; that of slots is only what the limit before them was owed.
+  const counts = self.limit._tag !== "Rate" && self.limit._tag !== "Concurrency"
+  fresh.spent = Math.min(counts ? self.spent : Math.max(0, after - outside), MAX - Math.max(0, outside))
+  if (limit._tag === "Unlimited") {
+    fresh.available = MAX - self.held - fresh.spent
+    fresh.carry = self.limit._tag === "Unlimited" ? self.carry : Math.max(0, -had)
+  }
+  fresh.granted = fresh.available + self.held + fresh.spent
+  return fresh
 }
 
-/** When a period of this length would have begun that is over by the same part now. */
+/** Keeps the part of the next unit or period that a rate has earned, in terms of the new rate. */
+const keepPosition = (fresh: Mutable, self: Ledger, now: number): void => {
+  if (self.limit._tag !== "Rate" || isInterval(fresh.limit) !== isInterval(self.limit)) return
+  fresh.at = isInterval(fresh.limit) ? periodStart(self, fresh.flow!, now) : self.at
+  fresh.carry = Number((BigInt(self.carry) * BigInt(fresh.flow!.millis)) / BigInt(self.flow!.millis))
+}
+
+/** The start of a period of the new length of which the same part has passed now. */
 const periodStart = (self: Ledger, { millis }: Limit.Flow, now: number): number =>
   now <= self.at ? self.at : now - Number((BigInt(now - self.at) * BigInt(millis)) / BigInt(self.flow!.millis))
 
-/** What is owed before anything but 0 is admitted again. */
+/** The amount that must be paid before anything but 0 is admitted again. */
 export const debt = (self: Ledger): number => Math.max(0, -self.available)
 
-/** The books without what was spent, as far as that has no bearing on what is admitted next. */
-const forget = (self: Ledger): { readonly granted: number; readonly spent: number } => {
-  if (self.limit._tag === "Unlimited") return { granted: self.granted, spent: 0 }
-  const amount = self.limit._tag === "Rate" ? Math.max(0, Math.min(self.spent, self.granted)) : 0
-  return { granted: self.granted - amount, spent: self.spent - amount }
+/** Drops the spent amount, as far as that does not affect what is admitted next. */
+const forget = (self: Mutable): void => {
+  const { _tag } = self.limit
+  if (_tag === "Unlimited") self.spent = 0
+  if (_tag !== "Rate") return
+  const amount = Math.max(0, Math.min(self.spent, self.granted))
+  self.granted -= amount
+  self.spent -= amount
 }
 
-const windowStart = (flow: Limit.Flow, now: number): number => Math.floor(now / flow.millis) * flow.millis
-
-const toAmount = (n: bigint): number => (n > BigInt(MAX) ? MAX : Number(n))
-
-const change = (self: Ledger, granted: number, available: number, held: number, spent: number): Ledger =>
-  build(self, granted, available, held, spent, self.at, self.carry)
-
-const move = (self: Ledger, to: { readonly at: number; readonly carry?: number }): Ledger =>
-  build(self, self.granted, self.available, self.held, self.spent, to.at, to.carry ?? self.carry)
-
-/** One place builds the changed books, so that all share one shape. */
-const build = (
-  self: Ledger,
-  granted: number,
-  available: number,
-  held: number,
-  spent: number,
-  at: number,
-  carry: number
-): Ledger => ({ limit: self.limit, granted, available, held, spent, epoch: self.epoch, at, carry, flow: self.flow })
+/** @internal */
+export { refillInPlace } from "./internal/ledgerTime.ts"

@@ -1,7 +1,17 @@
 /**
- * What a budget allows. Limits are plain data: they can be compared, sent over the wire and read from configuration.
+ * The limits that a budget can have. They are plain data: they can be compared, sent over the wire and read from configuration.
  *
- * Every amount is a non-negative safe integer in the budget's own unit (rows, tokens, nano-dollars).
+ * Every amount is a non-negative safe integer in the unit of the budget (rows, tokens, nano-dollars).
+ *
+ * ```ts
+ * import { Equal } from "effect"
+ * import { Limit } from "effect-budget"
+ *
+ * const limit = Limit.rate({ amount: 100, per: "1 minute", burst: 200 })
+ * console.log(Limit.format(limit)) // rate of 100 per 1m (burst 200)
+ * console.log(Limit.problem(limit)) // undefined
+ * console.log(Equal.equals(Limit.capacity(5), Limit.capacity(5))) // true
+ * ```
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
@@ -10,16 +20,19 @@ import { isAmount } from "./internal/amount.ts"
 const Amount = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
 
 /**
- * A fixed amount that never refills; only `topUp` and `reset` add to it. What is settled stays spent, so who waits for more than
- * what is left waits for a refund, a top-up or a reset: give it a `timeout`.
+ * A fixed amount that never refills; only `topUp` and `reset` add to it. Settled amounts stay spent. A caller that waits for more
+ * than is left waits until a refund, a top-up or a reset: give waits a `timeout`.
  */
 export interface Capacity extends Schema.Schema.Type<typeof Capacity> {}
 export const Capacity = Schema.TaggedStruct("Capacity", { amount: Amount })
 
 /**
- * A token bucket: `amount` flows in continuously per `per`, up to `burst`. It starts full. What is settled stays spent;
- * a refund goes back to the bucket as far as it has room. With `refill: "interval"`, the `amount` comes at once when a whole
- * `per` has passed; the periods follow each other from when the books were opened (or reset), also while the bucket is full.
+ * A token bucket: `amount` flows in continuously per `per`, up to `burst`. It starts full. Settled amounts stay spent; a refund
+ * goes back to the bucket as far as it has room. With `refill: "interval"`, the `amount` comes at once after each whole `per`.
+ * The periods are counted from when the books were opened (or reset), also while the bucket is full.
+ *
+ * A clock that steps back by less than the time in which the bucket fills is waited for; after any other step, refilling
+ * continues at the new time.
  */
 export interface Rate extends Schema.Schema.Type<typeof Rate> {}
 export const Rate = Schema.TaggedStruct("Rate", {
@@ -31,9 +44,12 @@ export const Rate = Schema.TaggedStruct("Rate", {
 })
 
 /**
- * `amount` for each window of length `every`. Windows are aligned to the Unix epoch, so that all who share a limit agree on
- * its boundaries. A hold belongs to the window it was made in, also when it settles later; so does its overage, which the next
- * window does not have to pay.
+ * `amount` for each window of length `every`. Windows are aligned to the Unix epoch, so that all processes that share a limit
+ * agree on its boundaries. A hold belongs to the window in which it was taken, also when it settles later; so does its overage,
+ * which the next window does not have to pay.
+ *
+ * A clock that steps back by less than a window is waited for; after any other step, the books continue with the window of the
+ * new time.
  */
 export interface Window extends Schema.Schema.Type<typeof Window> {}
 export const Window = Schema.TaggedStruct("Window", {
@@ -41,15 +57,15 @@ export const Window = Schema.TaggedStruct("Window", {
   every: Schema.DurationFromMillis
 })
 
-/** At most `amount` held at the same time. It comes back whole at settlement, whatever was used. */
+/** At most `amount` held at the same time. The whole hold comes back at settlement, whatever the actual amount. */
 export interface Concurrency extends Schema.Schema.Type<typeof Concurrency> {}
 export const Concurrency = Schema.TaggedStruct("Concurrency", { amount: Amount })
 
-/** Counted, never denied (up to the 2^53 - 1 units that the books can count at once). */
+/** No bound: amounts are counted and never denied, up to the 2^53 - 1 units that the books can count at once. */
 export interface Unlimited extends Schema.Schema.Type<typeof Unlimited> {}
 export const Unlimited = Schema.TaggedStruct("Unlimited", {})
 
-/** What a budget allows. */
+/** One of the limits. */
 export type Limit = Capacity | Rate | Window | Concurrency | Unlimited
 export const Limit = Schema.Union([Capacity, Rate, Window, Concurrency, Unlimited])
 
@@ -92,7 +108,7 @@ export const concurrency = (amount: number): Concurrency => ({ _tag: "Concurrenc
 /** No bound: the amounts are only counted. */
 export const unlimited: Unlimited = { _tag: "Unlimited" }
 
-/** The most one request can ever ask of this limit as it was declared (a `topUp` can raise it for a capacity). */
+/** The largest request that this limit can ever admit as it was declared (a `topUp` can raise it for a capacity). */
 export const maximum = (self: Limit): number => {
   switch (self._tag) {
     case "Rate":
@@ -123,7 +139,7 @@ export const format = (self: Limit): string => {
   }
 }
 
-/** What is wrong with this limit, in words, or `undefined` when it can be used. */
+/** Why this limit cannot be used, in words, or `undefined` when it can. */
 export const problem = (self: Limit): string | undefined => {
   if (self._tag === "Unlimited") return undefined
   if (!isAmount(self.amount)) {
@@ -155,14 +171,17 @@ const isPositive = (duration: Duration.Duration): boolean =>
 
 const isWholeMillis = (duration: Duration.Duration): boolean => Number.isSafeInteger(Duration.toMillis(duration))
 
-/** How time gives: a rate gains `units` per `millis` (a reduced fraction, or all of it after `millis`), a window has `units` for each `millis`. */
+/**
+ * How time refills a limit. A rate gains `units` per `millis`: continuously, as a reduced fraction, or all at once by interval. A
+ * window has `units` for each `millis`.
+ */
 export interface Flow {
   readonly units: number
   readonly millis: number
 }
 
 /**
- * The exact flow of a limit: `undefined` for one that time does not change, or that does not fit in safe integers.
+ * The exact flow of a limit; `undefined` for a limit that time does not change, or whose flow does not fit in safe integers.
  *
  * @internal
  */

@@ -1,7 +1,9 @@
 /**
- * Several budgets as one: all are reserved in one step nobody can observe half-done, or none is. Each is settled with its own
- * actual amount. A wait for some of them holds none of them, but stands in the queue of each: who comes after it waits behind
- * it, also for a budget that has room. Give waits a `timeout`, or the budgets `order: "firstFit"`.
+ * Several budgets as one: all are reserved in one step that nobody can observe half done, or none is. Each is settled with its
+ * own actual amount. A request that waits for some of them holds none of them, but stands in the queue of each: later requests
+ * wait behind it, also for a budget that has room. Give waits a `timeout`, or the budgets `order: "firstFit"`.
+ *
+ * The books of the members may be in any memory stores. Members in a store of another kind must all be in the same one.
  *
  * ```ts
  * import { Effect, Layer } from "effect"
@@ -25,32 +27,27 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
 import type { Snapshot } from "./BudgetStore.ts"
-import { type Layout, operations, type Reservable, tryReserve, TypeId } from "./internal/reservable.ts"
+import { TryFace } from "./internal/face/face.ts"
+import { type Layout, type Purpose, type Reservable, TypeId } from "./internal/face/layout.ts"
 import type * as Reservation from "./Reservation.ts"
 
 /** The budgets of a policy, by the keys that its amounts and settlements use. */
 export type Members = Readonly<Record<string, Context.Key<unknown, Reservation.AnyReservable>>>
 
-/** An amount of each member. */
+/** An amount for each member. */
 export type Amounts<M extends Members> = { readonly [K in keyof M]: Reservation.Amount<M[K]["Service"]> }
 
 /** Several budgets as one. */
-export interface Policy<in out M extends Members> extends Reservation.Reservable<Amounts<M>> {
-  /** Reserves for the current scope if that can be done now: never waits, and `None` is the soft no. */
-  readonly tryReserve: (
-    amounts: Amounts<M>,
-    options?: Reservation.Options
-  ) => Effect.Effect<Option.Option<Reservation.Reservation<Amounts<M>>>, never, Scope.Scope>
-  /** The budgets of each member (one for most faces), all at the same moment. */
+export interface Policy<in out M extends Members> extends Reservation.TryReservable<Amounts<M>> {
+  /** The snapshots of the budgets of each member (one for most faces), all at the same moment. */
   readonly snapshot: Effect.Effect<{ readonly [K in keyof M]: readonly [Snapshot, ...Array<Snapshot>] }>
 }
 
 /**
- * A service class for a policy. Its layer needs the members' layers; `Layer.provideMerge` instead of `Layer.provide` gives the
- * program the same budgets as the policy.
+ * A service class for a policy. Its layer needs the layers of the members; `Layer.provideMerge` instead of `Layer.provide` gives
+ * the program the same budgets as the policy. The layer is fresh: a policy has no state, and each build is over the budgets of
+ * the context in which it is built. So a policy per user in a `LayerMap` is over the budgets of that user.
  */
 export interface PolicyClass<
   in out Self,
@@ -61,8 +58,8 @@ export interface PolicyClass<
 }
 
 /**
- * Makes a policy of the members in the context. A policy without members, with the same budget twice (also by way of another
- * policy), or over budgets of different stores dies with an error that says so.
+ * Makes a policy over the members in the context. Dies with an error that names the cause if the policy has no members, has the
+ * same budget twice (also by way of another policy), or is over budgets whose stores cannot serve one request together.
  */
 export const make = <const M extends Members>(
   name: string,
@@ -71,21 +68,7 @@ export const make = <const M extends Members>(
   Effect.map(Effect.context<M[keyof M]["Identifier"]>(), (context) => {
     const keys: ReadonlyArray<keyof M & string> = Object.keys(members)
     const layouts = keys.map((key) => Context.getUnsafe(context, members[key]!)[TypeId])
-    const layout = combine<M>(name, keys, layouts)
-    const snapshot = Effect.map(layout.store.read(layout.accounts), (snapshots) => {
-      let from = 0
-      return Object.fromEntries(
-        keys.map((key, i): [string, readonly [Snapshot, ...Array<Snapshot>]] => {
-          const [first, ...rest] = snapshots.slice(from, (from += layouts[i]!.accounts.length))
-          return [key, [first!, ...rest]]
-        })
-      ) as Effect.Success<Policy<M>["snapshot"]>
-    })
-    return {
-      ...operations(layout),
-      tryReserve: (amounts, options) => tryReserve(layout, amounts, options),
-      snapshot
-    }
+    return new PolicyFace(combine<M>(name, keys, layouts))
   })
 
 /** `class Import extends Policy.Service<Import>()("app/Import", { rows: RowGuard, tokens: TokenGuard }) {}` */
@@ -93,43 +76,86 @@ export const Service =
   <Self>() =>
   <const Id extends string, const M extends Members>(id: Id, members: M): PolicyClass<Self, Id, M> => {
     const Key = Context.Service<Self, Policy<M>>()(id)
-    return Object.assign(Key, { layer: Layer.effect(Key, make(id, members)) })
+    return Object.assign(Key, { layer: Layer.fresh(Layer.effect(Key, make(id, members))) })
   }
 
 const combine = <M extends Members>(
   name: string,
   keys: ReadonlyArray<keyof M & string>,
   layouts: ReadonlyArray<Layout>
-): Reservable<Amounts<M>> => {
+): PolicyLayout<M> => {
   const [first] = layouts
   if (first === undefined) throw new RangeError(`Policy "${name}" has no members: name at least one budget`)
-  const accounts = layouts.flatMap((layout) => layout.accounts)
-  accounts.forEach((account, i) => {
-    if (accounts.indexOf(account) !== i) throw new RangeError(`Policy "${name}" has the budget "${account.name}" twice`)
-  })
-  if (layouts.some((layout) => layout.store !== first.store)) {
+  const books = new Set<object>()
+  for (const account of layouts.flatMap(({ accounts }) => accounts)) {
+    if (books.has(account.books)) throw new RangeError(`Policy "${name}" has the budget "${account.name}" twice`)
+    books.add(account.books)
+  }
+  if (layouts.some(({ store }) => store.group !== first.store.group)) {
     throw new RangeError(`Policy "${name}" has budgets of different stores, which cannot be reserved in one step`)
   }
   // Each member's own layout is behind its key, so a member is only ever given its own amount.
-  const members = layouts as ReadonlyArray<Reservable<Amounts<M>[keyof M]>>
-  return {
-    store: first.store,
-    accounts,
-    encode: (amounts, into, at, more) => {
-      let k = at
-      for (let i = 0; i < keys.length; i++) {
-        members[i]!.encode(amounts[keys[i]!], into, k, more)
-        k += members[i]!.accounts.length
-      }
-    },
-    decode: (amounts, at) => {
-      const decoded: Record<string, unknown> = {}
-      let k = at
-      for (let i = 0; i < keys.length; i++) {
-        decoded[keys[i]!] = members[i]!.decode(amounts, k)
-        k += members[i]!.accounts.length
-      }
-      return decoded as Amounts<M>
+  return new PolicyLayout(first.store, keys, layouts as ReadonlyArray<Reservable<Amounts<M>[keyof M]>>)
+}
+
+/** The accounts of all members, one after the other. */
+class PolicyLayout<M extends Members> implements Reservable<Amounts<M>> {
+  readonly store: Layout["store"]
+  readonly accounts: Layout["accounts"]
+  readonly keys: ReadonlyArray<keyof M & string>
+  readonly members: ReadonlyArray<Reservable<Amounts<M>[keyof M]>>
+
+  constructor(
+    store: Layout["store"],
+    keys: ReadonlyArray<keyof M & string>,
+    members: ReadonlyArray<Reservable<Amounts<M>[keyof M]>>
+  ) {
+    this.store = store
+    this.accounts = members.flatMap(({ accounts }) => accounts)
+    this.keys = keys
+    this.members = members
+  }
+
+  encode(amounts: Amounts<M>, into: Array<number>, at: number, purpose: Purpose): void {
+    const { keys, members } = this
+    let k = at
+    for (let i = 0; i < keys.length; i++) {
+      members[i]!.encode(amounts[keys[i]!], into, k, purpose)
+      k += members[i]!.accounts.length
     }
+  }
+
+  decode(amounts: ReadonlyArray<number>, at: number): Amounts<M> {
+    const { keys, members } = this
+    const decoded: Record<string, unknown> = {}
+    let k = at
+    for (let i = 0; i < keys.length; i++) {
+      decoded[keys[i]!] = members[i]!.decode(amounts, k)
+      k += members[i]!.accounts.length
+    }
+    return decoded as Amounts<M>
+  }
+
+  normalize(amounts: Array<number>, at: number): void {
+    let k = at
+    for (const member of this.members) {
+      member.normalize?.(amounts, k)
+      k += member.accounts.length
+    }
+  }
+}
+
+class PolicyFace<M extends Members> extends TryFace<Amounts<M>, PolicyLayout<M>> implements Policy<M> {
+  get snapshot(): Policy<M>["snapshot"] {
+    const { accounts, keys, members, store } = this[TypeId]
+    return Effect.map(store.read(accounts), (snapshots) => {
+      let from = 0
+      return Object.fromEntries(
+        keys.map((key, i): [string, readonly [Snapshot, ...Array<Snapshot>]] => {
+          const [first, ...rest] = snapshots.slice(from, (from += members[i]!.accounts.length))
+          return [key, [first!, ...rest]]
+        })
+      ) as Effect.Success<Policy<M>["snapshot"]>
+    })
   }
 }

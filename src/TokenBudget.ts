@@ -20,14 +20,13 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Budget, Options } from "./Budget.ts"
-import { fromLayout, open } from "./Budget.ts"
+import { type Budget, BudgetFace, open, type Options } from "./Budget.ts"
 import type { BudgetStore } from "./BudgetStore.ts"
 import { saturate } from "./internal/amount.ts"
-import { face, type FaceClass } from "./internal/service.ts"
+import { face, type FaceClass } from "./internal/face/service.ts"
 import type * as Reservation from "./Reservation.ts"
 
-/** What a provider reported, in tokens. Never trusted: see `recordUsage`. */
+/** The usage that a provider reported, in tokens. It is not trusted: see `recordUsage`. */
 export interface Usage {
   readonly prompt: number | undefined
   readonly completion: number | undefined
@@ -36,15 +35,15 @@ export interface Usage {
 /** A budget of tokens. */
 export interface TokenBudget extends Budget {
   /**
-   * Settles a reservation by the usage that the provider reported, whether less or more than was held. Fractions count up,
-   * and what is too large as 2^53 - 1. A part that is missing, negative or not a number is unknown, and unknown is never
-   * zero: then the charge is what is known, but at least the hold. A reservation of another budget settles that other budget.
+   * Settles a reservation by the usage that the provider reported, whether less or more than the hold. Fractions are rounded up,
+   * and larger numbers count as 2^53 - 1. A part that is missing, negative or not a number is unknown, and unknown is never zero:
+   * the charge is then the known part, but at least the hold. A reservation of another budget settles that other budget.
    */
   readonly recordUsage: (
     reservation: Reservation.Reservation<number>,
     usage: Usage | undefined
   ) => Effect.Effect<Reservation.Settlement<number>>
-  /** All tokens that were ever charged. */
+  /** The sum of all tokens charged, over all epochs. */
   readonly tokensConsumed: Effect.Effect<number>
 }
 
@@ -52,17 +51,20 @@ export interface TokenBudget extends Budget {
 export const make = (
   options: Options & { readonly name: string }
 ): Effect.Effect<TokenBudget, never, BudgetStore | Scope.Scope> =>
-  Effect.map(open(options), (layout) => {
-    const budget = fromLayout(layout)
-    return {
-      ...budget,
-      recordUsage: (reservation, usage) => Effect.suspend(() => reservation.commit(charge(reservation.amount, usage))),
-      tokensConsumed: Effect.map(budget.snapshot, (snapshot) => snapshot.charged)
-    }
-  })
+  Effect.map(open(options), (layout) => new TokenFace(layout))
+
+class TokenFace extends BudgetFace implements TokenBudget {
+  get recordUsage(): TokenBudget["recordUsage"] {
+    return (reservation, usage) => Effect.suspend(() => reservation.commit(charge(reservation.amount, usage)))
+  }
+
+  get tokensConsumed(): Effect.Effect<number> {
+    return Effect.map(this.snapshot, ({ charged }) => charged)
+  }
+}
 
 /**
- * What a reported usage charges a reservation of `held` tokens, by the rule of `recordUsage`: for a policy, which settles
+ * The charge for a reported usage and a reservation of `held` tokens, by the rule of `recordUsage`. For a policy, which settles
  * several budgets at once.
  */
 export const charge = (held: number, usage: Usage | undefined): number => {

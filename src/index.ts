@@ -1,5 +1,5 @@
 /**
- * Budgets as services: reserve an estimate, run, settle what it really cost, get the rest back.
+ * Budgets as services: reserve an estimate, run, settle the actual cost, get the rest back.
  */
 export * as Budget from "./Budget.ts"
 export { BudgetExceeded, FailedReservation } from "./BudgetError.ts"
@@ -7,13 +7,12 @@ export * as BudgetError from "./BudgetError.ts"
 export * as BudgetGuard from "./BudgetGuard.ts"
 export { RowGuard } from "./BudgetGuard.ts"
 export * as BudgetPool from "./BudgetPool.ts"
-export * as BudgetStore from "./BudgetStore.ts"
+export * as BudgetStore from "./internal/entry/budgetStore.ts"
 export * as Ledger from "./Ledger.ts"
 export * as Limit from "./Limit.ts"
+export * as MemoryBudgetStore from "./MemoryBudgetStore.ts"
 export * as Policy from "./Policy.ts"
-export { Quota, type QuotaOptions, type QuotaUsage, type QuotaUsages } from "./Quota.ts"
-export * as QuotaManifest from "./QuotaManifest.ts"
-export * as QuotaToken from "./QuotaToken.ts"
+export * as QuotaManifest from "./internal/entry/quotaManifest.ts"
 export * as Reservation from "./Reservation.ts"
 export * as TokenBudget from "./TokenBudget.ts"
 export { TokenGuard } from "./TokenBudget.ts"

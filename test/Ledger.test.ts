@@ -61,8 +61,10 @@ class Model {
   /** What can be held, to the exact fraction. */
   level: Fraction
   spent = 0n
+  /** Under a limit on slots: held since before it. */
+  earlier = 0n
   readonly holds: Array<Hold> = []
-  /** How many times the books were started afresh. */
+  /** The windows that have passed, and the resets. */
   epochs = 0
   /** Any moment at which a period of a rate by interval begins. */
   anchor: number
@@ -82,11 +84,11 @@ class Model {
     return this.limit._tag === "Unlimited" ? MAX_EXACT - this.held - this.spent : floor(this.level)
   }
 
-  private afresh(): void {
+  private afresh(epochs: number): void {
     this.level = whole(most(this.limit))
     this.spent = 0n
     for (const hold of this.holds) hold.current = false
-    this.epochs++
+    this.epochs += epochs
     this.anchor = this.now
   }
 
@@ -106,12 +108,12 @@ class Model {
     if (this.limit._tag === "Rate") {
       const latest = byInterval(this.limit) ? this.period(this.now, this.limit) : this.now
       const missed = times(whole(latest - now), earning(this.limit))
-      return now < latest && floor(plus(whole(this.limit.burst), negative(missed))) >= 0n
+      return now < latest && plus(whole(this.limit.burst), negative(missed)).n > 0n
     }
     if (this.limit._tag !== "Window") return false
     const every = Duration.toMillis(this.limit.every)
     const start = Math.floor(this.now / every) * every
-    return now < start && start - now <= every
+    return now < start && start - now < every
   }
 
   at(now: number): void {
@@ -126,7 +128,8 @@ class Model {
     }
     if (this.limit._tag === "Window") {
       const every = Duration.toMillis(this.limit.every)
-      if (Math.floor(now / every) > Math.floor(this.now / every)) this.afresh()
+      const windows = Math.floor(now / every) - Math.floor(this.now / every)
+      if (windows > 0) this.afresh(windows)
     }
     this.now = now
   }
@@ -145,7 +148,15 @@ class Model {
   settle(hold: Hold, actual: number): void {
     this.holds.splice(this.holds.indexOf(hold), 1)
     if (!hold.current) return
-    if (this.limit._tag === "Concurrency") return this.change(BigInt(hold.amount))
+    if (this.limit._tag === "Concurrency") {
+      // Holds from before the slots count as settled first.
+      const part = BigInt(hold.amount) < this.earlier ? BigInt(hold.amount) : this.earlier
+      this.earlier -= part
+      const owed = part === BigInt(hold.amount) || BigInt(actual) < part ? BigInt(actual) : part
+      if (part > 0n || hold.amount === 0) this.spent += part > 0n ? owed : 0n
+      if (this.spent + most(this.limit) > MAX_EXACT) this.spent = MAX_EXACT - most(this.limit)
+      return this.change(BigInt(hold.amount))
+    }
     this.spent += BigInt(actual)
     this.change(BigInt(hold.amount) - BigInt(actual))
   }
@@ -155,19 +166,14 @@ class Model {
   }
 
   reset(): void {
-    if (this.limit._tag !== "Concurrency") this.afresh()
+    if (this.limit._tag !== "Concurrency") this.afresh(1)
+    else this.spent = this.earlier = 0n
   }
 
   setLimit(limit: Limit.Limit): void {
     const before = this.limit
     this.limit = limit
-    if (before._tag !== limit._tag) {
-      if (limit._tag === "Concurrency") this.spent = 0n
-      const owed = limit._tag === "Capacity" ? this.spent : 0n
-      this.level = whole(most(limit) - this.held - owed)
-      this.anchor = this.now
-      return
-    }
+    if (before._tag !== limit._tag) return this.changeKind(before)
     if (before._tag === "Rate" && limit._tag === "Rate" && (byInterval(before) || byInterval(limit))) {
       this.change(most(limit) - most(before))
       const passed = this.now - this.period(this.now, before)
@@ -187,12 +193,45 @@ class Model {
     }
   }
 
+  /** The difference of the maxima goes to or from what is available. Slots only keep in mind what was owed. */
+  private changeKind(before: Limit.Limit): void {
+    const { held, limit } = this
+    const available =
+      before._tag === "Unlimited"
+        ? MAX_EXACT - held - this.spent
+        : floor(this.level) - (before._tag === "Concurrency" ? this.spent : 0n)
+    this.anchor = this.now
+    if (limit._tag === "Concurrency") {
+      const owed = most(before) - held - available
+      this.spent = owed > 0n ? owed : 0n
+      this.earlier = held
+      this.level = whole(most(limit) - held)
+      return
+    }
+    let level = available + most(limit) - most(before)
+    // The books end at the safe integers.
+    if (level > MAX_EXACT - held) level = MAX_EXACT - held
+    if (level < -MAX_EXACT) level = -MAX_EXACT
+    if (limit._tag === "Rate") {
+      this.level = least(whole(level), whole(limit.burst))
+      return
+    }
+    // What a bucket has earned while its holds are out is nothing that the next limit would give.
+    if (before._tag === "Rate" && level > most(limit) - held) level = most(limit) - held
+    if (before._tag === "Rate" || before._tag === "Concurrency") this.spent = most(limit) - held - level
+    if (this.spent < 0n) this.spent = 0n
+    const outside = level + held > 0n ? level + held : 0n
+    if (this.spent > MAX_EXACT - outside) this.spent = MAX_EXACT - outside
+    this.level = whole(level)
+  }
+
   /** The most that can ever be held at once, without a top-up, a reset or another limit, by who keeps holding `own`. */
   fits(amount: number, own: number): boolean {
     switch (this.limit._tag) {
       case "Capacity":
-      case "Concurrency":
         return BigInt(amount) <= this.available + this.held + this.spent - BigInt(own)
+      case "Concurrency":
+        return BigInt(amount) <= most(this.limit) - BigInt(own)
       case "Unlimited":
         return true
       case "Window": {
@@ -855,7 +894,7 @@ describe("Ledger: stories", () => {
         [["hold", 10], 10, 0, 10, 0],
         [["settle", 10], 10, 0, 0, 10],
         [["at", 102_000], 12, 2, 0, 10],
-        [["at", 92_000], 12, 2, 0, 10],
+        [["at", 92_001], 12, 2, 0, 10],
         [["at", 102_000], 12, 2, 0, 10],
         [["at", 103_000], 13, 3, 0, 10]
       ]
@@ -867,7 +906,7 @@ describe("Ledger: stories", () => {
         [["hold", 10], 10, 0, 10, 0],
         [["settle", 10], 10, 0, 0, 10],
         [["at", 119_999], 10, 0, 0, 10],
-        [["at", 60_000], 10, 0, 0, 10],
+        [["at", 60_001], 10, 0, 0, 10],
         [["at", 120_000], 10, 0, 0, 10],
         [["at", 180_000], 10, 10, 0, 0]
       ]
@@ -934,14 +973,16 @@ describe("Ledger: stories", () => {
         [["hold", 40], 100, 60, 40, 0],
         [["settle", 30], 100, 70, 0, 30],
         [["hold", 20], 100, 50, 20, 30],
-        // spending counts against a limit that never refills, and only there
-        [["limit", Limit.rate({ amount: 25, per: "1 second" })], 55, 5, 20, 30],
-        [["limit", Limit.window({ amount: 50, every: "1 minute" })], 80, 30, 20, 30],
+        // 50 of 100 are left: each limit has the difference of its maximum to that
+        [["limit", Limit.rate({ amount: 25, per: "1 second" })], 25, -25, 20, 30],
+        [["limit", Limit.window({ amount: 50, every: "1 minute" })], 50, 0, 20, 30],
         [["limit", Limit.capacity(60)], 60, 10, 20, 30],
         [["limit", Limit.unlimited], MAX, MAX - 50, 20, 30],
-        [["limit", Limit.concurrency(15)], 15, -5, 20, 0],
-        [["settle", 20], 15, 15, 0, 0],
-        [["limit", Limit.capacity(5)], 5, 5, 0, 0]
+        // slots only keep in mind what was spent
+        [["limit", Limit.concurrency(15)], 45, -5, 20, 30],
+        // and what is spent under earlier holds
+        [["settle", 20], 65, 15, 0, 50],
+        [["limit", Limit.capacity(35)], 35, -15, 0, 50]
       ]
     ]
   }
@@ -955,7 +996,7 @@ describe("Ledger: stories", () => {
       epochs.push(ledger.epoch)
     }
     epochs.push(Ledger.reset(ledger, 50_001).epoch)
-    assert.deepStrictEqual(epochs, [0, 0, 1, 1, 2, 3])
+    assert.deepStrictEqual(epochs, [0, 0, 1, 1, 50, 51])
     assert.strictEqual(Ledger.reset(Ledger.make(Limit.capacity(1), 0), 0).epoch, 1)
     assert.strictEqual(Ledger.reset(Ledger.make(Limit.concurrency(1), 0), 0).epoch, 0)
   })

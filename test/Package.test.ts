@@ -1,6 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { publint } from "publint"
@@ -10,6 +20,15 @@ import { readme, runnable } from "./utils/snippets.ts"
 
 /** What the package is made of. The build runs on a copy, so that nobody else's `dist` is touched. */
 const SOURCES = ["src", "package.json", "tsconfig.json", "tsconfig.build.json", "README.md", "LICENSE", "CHANGELOG.md"]
+
+/** The entries of the package, each with a value that it exports. */
+const ENTRIES = {
+  "effect-budget": "Budget",
+  "effect-budget/ai": "BudgetedLanguageModel",
+  "effect-budget/quota": "Quota",
+  "effect-budget/redis": "RedisBudgetStore",
+  "effect-budget/sql": "SqlBudgetStore"
+}
 
 const MINUTE = 60_000
 
@@ -44,7 +63,8 @@ describe("the package", () => {
   let consumer: string
   let tarball: string
   let files: ReadonlyArray<string>
-  const first = readme().find(({ snippet }) => snippet.section === "A first example")!.snippet
+  const example = (section: string) => readme().find(({ snippet }) => snippet.section === section)!.snippet
+  const first = example("A first example")
 
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), "effect-budget-package-"))
@@ -67,6 +87,7 @@ describe("the package", () => {
     mkdirSync(consumer)
     writeFileSync(join(consumer, "package.json"), JSON.stringify({ name: "consumer", private: true, type: "module" }))
     writeFileSync(join(consumer, "first.ts"), first.code)
+    writeFileSync(join(consumer, "quota.ts"), example("Named quotas").code)
     const { version } = JSON.parse(readFileSync(script("effect", "package.json"), "utf8")) as { version: string }
     await succeed(consumer, "npm", ...npmInstall, tarball, `effect@${version}`)
   }, 3 * MINUTE)
@@ -102,6 +123,71 @@ describe("the package", () => {
     )
   })
 
+  it("needs effect and nothing else, since its other peers are optional", () => {
+    const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
+      readFileSync(join(root, "package.json"), "utf8")
+    ) as {
+      readonly dependencies?: unknown
+      readonly peerDependencies: Readonly<Record<string, string>>
+      readonly peerDependenciesMeta: Readonly<Record<string, { readonly optional: boolean }>>
+    }
+    assert.isUndefined(dependencies)
+    const optional = Object.keys(peerDependencies).filter((name) => peerDependenciesMeta[name]?.optional === true)
+    assert.include(optional, "js-yaml")
+    assert.deepStrictEqual(Object.keys(peerDependencies).toSorted(), ["effect", ...optional].toSorted())
+    for (const name of optional) assert.isFalse(existsSync(join(consumer, "node_modules", name)), name)
+  })
+
+  const evaluate = (code: string) => succeed(consumer, process.execPath, "--input-type=module", "--eval", code)
+
+  it("exports its entries, which load without the optional peers", async () => {
+    const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { readonly exports: object }
+    const subpaths = Object.keys(ENTRIES).map((entry) => entry.replace("effect-budget", "."))
+    assert.deepStrictEqual(Object.keys(exports), [...subpaths, "./package.json", "./internal/*"])
+    const code = `for (const [entry, name] of ${JSON.stringify(Object.entries(ENTRIES))})
+      console.log(entry, name in (await import(entry)))`
+    assert.deepStrictEqual(
+      (await evaluate(code)).trimEnd().split("\n"),
+      Object.keys(ENTRIES).map((entry) => `${entry} true`)
+    )
+  })
+
+  it("loads no package but effect, and no quotas, with the root entry", async () => {
+    const code = `import { registerHooks } from "node:module"
+      const resolved = new Set()
+      registerHooks({
+        resolve(specifier, context, next) {
+          const answer = next(specifier, context)
+          if (context.parentURL?.includes("/node_modules/effect-budget/")) resolved.add(specifier.startsWith(".") ? answer.url : specifier)
+          return answer
+        }
+      })
+      await import("effect-budget")
+      console.log(JSON.stringify([...resolved]))`
+    const resolved = JSON.parse(await evaluate(code)) as ReadonlyArray<string>
+    const own = resolved.filter((name) => name.startsWith("file:"))
+    assert.isAbove(own.length, 10)
+    assert.deepStrictEqual(
+      own.filter((url) => /\/quota\//.test(url)),
+      []
+    )
+    assert.deepStrictEqual(
+      resolved.filter((name) => !name.startsWith("file:") && !/^effect(\/|$)/.test(name)),
+      []
+    )
+  })
+
+  it("says what to install when a manifest is read without js-yaml", async () => {
+    const code = `import { Effect } from "effect"
+      import * as root from "effect-budget"
+      import * as quota from "effect-budget/quota"
+      for (const { QuotaManifest } of [root, quota]) {
+        const error = await Effect.runPromise(Effect.flip(QuotaManifest.parse("environments: {}")))
+        console.log(error._tag, error.message.includes("npm install js-yaml"))
+      }`
+    assert.strictEqual(await evaluate(code), "ManifestError true\n".repeat(2))
+  })
+
   it("runs the first example of the README where it is installed", async () => {
     const printed = await succeed(consumer, process.execPath, "first.ts")
     assert.strictEqual(
@@ -129,7 +215,7 @@ describe("the package", () => {
           skipLibCheck: false,
           types: []
         },
-        files: ["first.ts"]
+        files: ["first.ts", "quota.ts"]
       }
       const project = `tsconfig.${moduleResolution}.json`
       writeFileSync(join(consumer, project), JSON.stringify(settings))
@@ -147,9 +233,8 @@ describe("the package", () => {
     ])
     const all = JSON.stringify(paths.map((path) => `effect-budget/${path}`))
     const code = `for (const path of ${all}) await import(path).then(() => console.log(path), (e) => console.log(e.code))`
-    const printed = await succeed(consumer, process.execPath, "--input-type=module", "--eval", code)
     assert.deepStrictEqual(
-      printed.trimEnd().split("\n"),
+      (await evaluate(code)).trimEnd().split("\n"),
       paths.map(() => "ERR_PACKAGE_PATH_NOT_EXPORTED")
     )
   })

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock, TestConsole } from "effect/testing"
 import * as Example from "../examples/quota.ts"
-import { QuotaManifest } from "../src/index.ts"
+import { QuotaManifest } from "../src/quota/index.ts"
 
 describe("examples/quota.ts", () => {
   it.effect("splits, uses, merges, and leaves nothing held", () =>

@@ -115,7 +115,7 @@ describe("draining", () => {
           )
           yield* Effect.forkChild(turn, { startImmediately: true })
         }
-        assert.strictEqual(accountOf(tokens[0]!).queue.size, waiters)
+        assert.strictEqual(accountOf(tokens[0]!).books.queue?.size, waiters)
         yield* Scope.close(scope, Exit.void)
         yield* Deferred.await(done)
         return served

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FairQueue } from "../src/internal/quota/fairQueue.ts"
 import { compare, MAX_EXPECTED_USE, Share } from "../src/internal/quota/share.ts"
-import type { Place } from "../src/internal/waitQueue.ts"
+import type { Linked } from "../src/internal/admission/waitQueue.ts"
 import { forSeeds, make as makeRandom } from "./utils/random.ts"
 
 const MAX = Number.MAX_SAFE_INTEGER
@@ -186,7 +186,9 @@ interface Waiter {
   readonly ticket: number
   readonly amount: number
   readonly share: Share
+  readonly payer: Share
   overtaken: number
+  passedBy: number
   /** Counted by the model: by who came later in the same line. */
   passed: number
 }
@@ -261,7 +263,7 @@ describe("the fair queue", () => {
       const queue = new FairQueue<Waiter>()
       const model = new Model()
       const shares = Array.from({ length: random.int(1, 4) }, () => new Share(random.pick([0, 1, 10, 1_000]), 0))
-      const places = new Map<Waiter, Place<Waiter>>()
+      const places = new Map<Waiter, Linked<Waiter>>()
       const leave = (waiter: Waiter) => {
         queue.remove(places.get(waiter)!)
         places.delete(waiter)
@@ -274,14 +276,23 @@ describe("the fair queue", () => {
         if (action < 0.5 || model.waiters.length < 8) {
           const share = random.pick(shares)
           const amount = few ? random.int(1, 3) : random.int(1, 1_000)
-          const waiter: Waiter = { priority: 0, ticket, amount, share, overtaken: 0, passed: 0 }
+          const waiter: Waiter = {
+            priority: 0,
+            ticket,
+            amount,
+            share,
+            payer: share,
+            overtaken: 0,
+            passedBy: -1,
+            passed: 0
+          }
           places.set(waiter, queue.add(waiter))
           model.add(waiter)
         } else if (action < 0.93) {
-          const waiter = queue.choose(now)
+          const waiter = queue.candidate(undefined, 0, now)?.waiter
           assert.strictEqual(waiter, model.choose(now), `at ${now}`)
           if (waiter === undefined) continue
-          queue.serve(waiter)
+          queue.serve(places.get(waiter)!)
           leave(waiter)
           model.serve(waiter)
           waiter.share.debit(waiter.amount, now)
@@ -307,15 +318,24 @@ describe("the fair queue", () => {
     const longest = shares.map(() => 0)
     let ticket = 0
     const come = (share: Share): void => {
-      const waiter: Waiter = { priority: 0, ticket: ticket++, amount: 1, share, overtaken: 0, passed: 0 }
+      const waiter: Waiter = {
+        priority: 0,
+        ticket: ticket++,
+        amount: 1,
+        share,
+        payer: share,
+        overtaken: 0,
+        passedBy: -1,
+        passed: 0
+      }
       places.set(waiter, queue.add(waiter))
     }
-    const places = new Map<Waiter, Place<Waiter>>()
+    const places = new Map<Waiter, Linked<Waiter>>()
     for (const share of shares) for (let i = 0; i < 3; i++) come(share)
     for (let n = 1; n <= served; n++) {
-      const waiter = queue.choose(1_000 * n)!
+      const { waiter } = queue.candidate(undefined, 0, 1_000 * n)!
       const i = shares.indexOf(waiter.share)
-      queue.serve(waiter)
+      queue.serve(places.get(waiter)!)
       queue.remove(places.get(waiter)!)
       waiter.share.debit(1, 1_000 * n)
       longest[i] = Math.max(longest[i]!, n - last[i]! - 1)
@@ -331,7 +351,7 @@ describe("the fair queue", () => {
       let looks = 0
       const queue = new FairQueue<Waiter>()
       const share = new Share(1, 0)
-      const places = new Map<Waiter, Place<Waiter>>()
+      const places = new Map<Waiter, Linked<Waiter>>()
       for (let ticket = 0; ticket < waiters; ticket++) {
         const amount = ((ticket * 7_919) % 999_983) + 1
         const waiter: Waiter = {
@@ -342,18 +362,20 @@ describe("the fair queue", () => {
             return amount
           },
           share,
+          payer: share,
           overtaken: 0,
+          passedBy: -1,
           passed: 0
         }
         places.set(waiter, queue.add(waiter))
       }
       for (let now = 0; now < waiters; now++) {
-        const waiter = queue.choose(now)!
-        queue.serve(waiter)
+        const waiter = queue.candidate(undefined, 0, now)!.waiter
+        queue.serve(places.get(waiter)!)
         queue.remove(places.get(waiter)!)
         share.debit(waiter.amount, now)
       }
-      assert.isUndefined(queue.choose(waiters))
+      assert.isUndefined(queue.candidate(undefined, 0, waiters))
       return looks
     }
     assert.isBelow(drain(100_000), 15 * drain(10_000))

@@ -7,7 +7,7 @@ import { audited } from "./utils/auditor.ts"
 const open = (options: Budget.Options) =>
   Budget.make({ ...options, name: "test/Budget" }).pipe(Effect.provide(BudgetStore.BudgetStore.layerMemory))
 
-const cellOf = (budget: Budget.Budget): TxRef.TxRef<Ledger.Ledger> => audited(budget)[0]!.cells[0]!
+const cellOf = (budget: Budget.Budget): TxRef.TxRef<Ledger.Ledger> => audited(budget)[0]!.books.cells[0]!
 
 const messageOf = <A, E>(exit: Exit.Exit<A, E>): string =>
   Exit.isFailure(exit) ? String(Cause.squash(exit.cause)) : "it succeeded"

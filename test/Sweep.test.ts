@@ -6,12 +6,11 @@ import {
   BudgetStore,
   Limit,
   Policy,
-  QuotaToken,
-  type Quota,
   Usd,
   type BudgetError,
   type Reservation
 } from "../src/index.ts"
+import { QuotaToken, type Quota } from "../src/quota/index.ts"
 import { open as openQuota, resource } from "./utils/quotas.ts"
 import { type Probe, sweep } from "./utils/sweep.ts"
 
@@ -382,8 +381,6 @@ describe("reserveTx, interrupted at any point, loses neither the job nor the bud
 })
 
 describe("the sweep finds what it looks for", () => {
-  const request = (account: BudgetStore.Account): BudgetStore.Request => ({ accounts: [account], amounts: [2] })
-
   /** The same hold, by a construct that does not take it and install its finalizer in one uninterruptible region. */
   const broken = (
     construct: (
@@ -405,8 +402,16 @@ describe("the sweep finds what it looks for", () => {
       )
       return {
         program: construct(
-          store.hold(request(account), (effect) => effect),
-          (hold) => store.settle(hold, "released", [0])
+          Effect.withFiber((fiber) => {
+            const answer = store.hold(fiber, [account], [2])
+            assert.strictEqual(answer._tag, "Hold")
+            return Effect.succeed(answer as BudgetStore.Hold)
+          }),
+          (hold) =>
+            Effect.withFiber((fiber) => {
+              store.settle(fiber, hold, "released", [0])
+              return Effect.void
+            })
         ),
         problem: Effect.map(store.read([account]), ([snapshot]) => unbalanced(snapshot!))
       }

@@ -13,3 +13,9 @@ export const saturate = (reported: unknown): number | undefined => {
   if (typeof reported !== "number" || !(reported >= 0)) return undefined
   return Math.min(Math.ceil(reported), Number.MAX_SAFE_INTEGER)
 }
+
+/** No amount for each of `count` accounts. Shared by all callers. */
+export const zeros = (count: number): ReadonlyArray<number> =>
+  (allZeros[count] ??= Array.from({ length: count }, () => 0))
+
+const allZeros: Array<ReadonlyArray<number>> = []

@@ -423,16 +423,16 @@ it("a share is good until its time, and not from then on", () => {
       maxQueued: undefined,
       timeout: undefined
     },
-    { name: "tokens" }
+    { name: "tokens", books: {} }
   )
-  account.share = new Share({ held: [10], outcome: undefined }, 500, 1_000)
+  account.share = new Share({ _tag: "Hold", held: [10], outcome: undefined }, 500, 1_000)
   account.share.free = 10
   assert.deepStrictEqual([lack(account, 4, 999), lack(account, 14, 999), lack(account, 4, 1_000)], [0, 4, 4])
   assert.isFalse(take(new LeasedHold([account]), [4], 1_000))
   assert.isTrue(take(new LeasedHold([account]), [4], 999))
   // A clock that was put back, or a store that has lost it.
   assert.isFalse(take(new LeasedHold([account]), [4], 499))
-  account.share = new Share({ held: [10], outcome: undefined, expired: true }, 500, 1_000)
+  account.share = new Share({ _tag: "Hold", held: [10], outcome: undefined, expired: true }, 500, 1_000)
   account.share.free = 10
   assert.isFalse(take(new LeasedHold([account]), [4], 999))
 })

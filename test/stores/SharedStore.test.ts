@@ -211,6 +211,29 @@ describe("a hold whose process is gone", () => {
       assert.isTrue(Exit.isFailure(yield* Effect.exit(rows.release(16))))
     })
   )
+
+  it.effect("of a guard that several fibers use is replaced once, and none of them is denied", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const context = yield* Layer.build(
+        Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
+          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
+        )
+      )
+      const rows = Context.get(context, Rows)
+      assert.isTrue(yield* rows.tryReserve(30))
+      books.fault = (operation) => (operation === "renew" ? "away" : undefined)
+      yield* adjust("2 minutes")
+      books.fault = undefined
+      const taken = yield* Effect.all([rows.tryReserve(5), rows.tryReserve(6), rows.tryReserve(7)], {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(taken, [true, true, true])
+      assert.deepStrictEqual(booksOf(books), { available: 52, held: 18, spent: 30 })
+      yield* rows.release(48)
+      assert.deepStrictEqual(booksOf(books), { available: 70, held: 0, spent: 30 })
+    })
+  )
 })
 
 describe("a store that is away", () => {
@@ -747,6 +770,47 @@ describe("waiting for shared books", () => {
       const exit = yield* Effect.exit(Effect.scoped(Effect.tx(tokens.reserve(10))))
       assert.match(`${Exit.isFailure(exit) ? Cause.squash(exit.cause) : ""}`, /"tokens".*inside Effect\.tx/)
       assert.strictEqual(books.calls.hold, 0)
+    })
+  )
+
+  it.effect("no transaction can join the books", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const tokens = yield* processOver(books)
+      const exit = yield* Effect.exit(Effect.scoped(tokens.reserveTx(10, Effect.void)))
+      assert.match(`${Exit.isFailure(exit) ? Cause.squash(exit.cause) : ""}`, /"tokens": reserveTx needs books in this/)
+    })
+  )
+
+  it.effect("what named quotas ask of a store is refused, and changes nothing", () =>
+    Effect.gen(function* () {
+      const books = yield* ReferenceBooks.make()
+      const store = yield* sharedStore(books, {})
+      const definition: BudgetStore.Definition = {
+        name: "tokens",
+        limits: [Limit.capacity(10)],
+        enforcement: "throttle",
+        order: "fifo",
+        maxQueued: undefined,
+        timeout: undefined
+      }
+      const account = yield* store.open(definition)
+      const reason = new BudgetError.UnknownResource({ resource: "tokens" })
+      const requests: ReadonlyArray<Effect.Effect<unknown, never, Scope.Scope>> = [
+        store.open({ ...definition, discipline: () => assert.fail() }),
+        store.adjust([
+          [account, { _tag: "TopUp", amount: 1 }],
+          [account, { _tag: "Close", reason }]
+        ])
+      ]
+      for (const refused of requests) {
+        const exit = yield* Effect.exit(refused)
+        assert.match(
+          `${Exit.isFailure(exit) ? Cause.squash(exit.cause) : ""}`,
+          /Named quotas need books in this process/
+        )
+      }
+      assert.strictEqual(booksOf(books).available, 10)
     })
   )
 

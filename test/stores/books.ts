@@ -178,12 +178,13 @@ const changeOf = (random: Random, greatest: number, budgets: ReadonlyArray<strin
     const amount = amountOf(random, greatest)
     const limits = [0, 1, 2].map(() => limitOf(random, greatest))
     const level = random.int(-MAX, MAX)
+    const strategy = random.pick(["additive", "keepLevel", "reset"] as const)
     const [part, behind] = [random.next(), random.pick([0, 1, random.int(0, 1e10), -random.int(0, 1e10)])]
     return random.pick<(ledger: Ledger.Ledger, i: number, now: number) => Ledger.Ledger>([
       (ledger) => Ledger.topUp(ledger, amount) ?? ledger,
       (ledger) => Ledger.replenish(ledger),
       (ledger, _, now) => Ledger.reset(ledger, now),
-      (ledger, i, now) => Ledger.setLimit(ledger, limits[i]!, now),
+      (ledger, i, now) => Ledger.setLimit(ledger, limits[i]!, now, strategy),
       // Any books there could be of what is held.
       (ledger, _, now) => {
         const available = Math.min(level, Limit.maximum(ledger.limit), MAX - ledger.held)

@@ -1,12 +1,13 @@
 /** What every store must do, as one suite: the programs are the same, only the layer differs. Runs on the real clock. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
 import {
   Budget,
+  BudgetError,
   BudgetExceeded,
   BudgetGuard,
   BudgetPool,
-  type BudgetStore,
+  BudgetStore,
   Limit,
   Policy,
   TokenBudget,
@@ -270,6 +271,108 @@ export const conformance = (store: StoreUnderTest): void => {
           assert.strictEqual(amount, 30)
           assert.instanceOf(yield* Effect.flip(Effect.scoped(budget.reserveUpTo(1, 5))), BudgetExceeded)
         }).pipe(Effect.provide(Dollars.layerStore({ name: named("dollars"), limit: Limit.capacity(100) })))
+      )
+
+      it.effect("what fits of several caps is one consistent amount, and the rest of each cap stays free", () =>
+        Effect.gen(function* () {
+          const pool = yield* Pool
+          const wanted = { input: 80, output: 80, cost: Usd.nanos(5) }
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const { amount } = yield* pool.reserveUpTo({ input: 0, output: 0, cost: Usd.nanos(0) }, wanted)
+              assert.deepStrictEqual(amount, { input: 40, output: 40, cost: Usd.nanos(2) })
+              const { input, output, total } = yield* pool.snapshot
+              assert.deepStrictEqual(
+                [input, output, total].map(({ available, ledgers }) => [available, ledgers[0].held]),
+                [
+                  [60, 40],
+                  [0, 40],
+                  [20, 80]
+                ]
+              )
+            })
+          )
+        }).pipe(Effect.provide(Pool.layerStore({ name: named("pool"), caps: { input: 100, output: 40, total: 100 } })))
+      )
+
+      it.effect("a charge is taken in any case, and leaves debt where it does not fit", () =>
+        Effect.gen(function* () {
+          const pool = yield* Pool
+          const fits = yield* pool.charge({ input: 60, output: 20, cost: Usd.nanos(5) })
+          assert.deepStrictEqual(fits.overran, [])
+          const { overran } = yield* pool.charge({ input: 10, output: 30, cost: Usd.nanos(5) })
+          assert.strictEqual(overran.length, 1)
+          const { output, total } = yield* pool.snapshot
+          assert.deepStrictEqual([output.available, output.charged, total.available], [-10, 50, 80])
+          assert.strictEqual((yield* pool.totals).calls, 2)
+        }).pipe(Effect.provide(Pool.layerStore({ name: named("pool"), caps: { input: 100, output: 40, total: 200 } })))
+      )
+
+      it.effect("a wait that times out says what denied it, and one that time cannot end in time fails at once", () =>
+        Effect.gen(function* () {
+          const budget = yield* Dollars
+          yield* Effect.scoped(budget.reserve(10))
+          const timeout = "20 millis"
+          const error = yield* Effect.flip(Effect.scoped(budget.reserve(4, { timeout })))
+          const reason = error._tag === "FailedReservation" ? error.reason : undefined
+          assert.instanceOf(reason, BudgetError.TimedOut)
+          assert.deepStrictEqual([reason.available, reason.limit?._tag], [0, "Rate"])
+          assert.isAbove(Duration.toMillis(reason.retryAfter!), 1_000_000)
+          const hours = Effect.flip(Effect.scoped(budget.reserve(4, { timeout: "2 hours" })))
+          const late = yield* Effect.timeout(hours, "10 seconds")
+          assert.strictEqual(late._tag === "FailedReservation" && late.reason._tag, "TimedOut")
+        }).pipe(
+          Effect.provide(
+            Dollars.layerStore({
+              name: named("dollars"),
+              limit: Limit.rate({ amount: 10, per: "10 hours" }),
+              enforcement: "throttle"
+            })
+          )
+        )
+      )
+
+      it.effect("changes of several budgets come together", () =>
+        Effect.gen(function* () {
+          const store = yield* BudgetStore.BudgetStore
+          const open = (name: string) =>
+            store.open({
+              name: named(name),
+              limits: [Limit.capacity(100)],
+              enforcement: "reject",
+              order: "fifo",
+              maxQueued: undefined,
+              timeout: undefined
+            })
+          const accounts = [yield* open("one"), yield* open("other")]
+          const snapshots = yield* Effect.forkChild(
+            Stream.runHead(
+              Stream.filter(store.changes(accounts), ([one, other]) => one!.charged === 3 && other!.charged === 4)
+            )
+          )
+          yield* Effect.yieldNow
+          yield* store.record(accounts, [3, 4])
+          const [one, other] = Option.getOrThrow(yield* Fiber.join(snapshots))
+          assert.deepStrictEqual([one!.available, other!.available], [97, 96])
+          assert.deepStrictEqual(yield* store.read(accounts), [one!, other!])
+        })
+      )
+
+      it.effect("all accounts of one budget have the same books", () =>
+        Effect.gen(function* () {
+          const store = yield* BudgetStore.BudgetStore
+          const definition: BudgetStore.Definition = {
+            name: named("tokens"),
+            limits: [Limit.capacity(100)],
+            enforcement: "reject",
+            order: "fifo",
+            maxQueued: undefined,
+            timeout: undefined
+          }
+          const [one, other] = [yield* store.open(definition), yield* store.open(definition)]
+          assert.strictEqual(one.books, other.books)
+          assert.notStrictEqual((yield* store.open({ ...definition, name: named("tokens") })).books, one.books)
+        })
       )
 
       it.effect("limits change while the program runs: what is spent stays, and who waits is let in", () =>

@@ -1,13 +1,14 @@
 /**
- * An auditor beside the memory store: after every step it checks the books of a budget against the holds that are open, and
- * the queue against the books.
+ * An auditor of the memory store: after every step it checks the books of a budget against the holds that are open, and the queue
+ * against the books.
  */
 import type { Ledger, Reservation } from "../../src/index.ts"
-import { MemoryAccount } from "../../src/internal/memory/account.ts"
-import { denialOf } from "../../src/internal/memory/denial.ts"
-import { TypeId } from "../../src/internal/reservable.ts"
+import { heldIn } from "../../src/internal/books/parts.ts"
+import { type MemoryAccount, MemoryBooks } from "../../src/internal/memory/account.ts"
+import { denialOf } from "../../src/internal/memory/waiting.ts"
+import { TypeId } from "../../src/internal/face/layout.ts"
 
-MemoryAccount.audited = true
+MemoryBooks.audited = true
 
 /** The accounts of a budget that was opened after this module was loaded. */
 export const audited = (budget: Reservation.AnyReservable): ReadonlyArray<MemoryAccount> =>
@@ -21,46 +22,45 @@ export const audit = (accounts: Iterable<MemoryAccount>): string | undefined => 
   return undefined
 }
 
-const auditBooks = (account: MemoryAccount): string | undefined => {
-  for (let j = 0; j < account.cells.length; j++) {
-    const ledger = account.cells[j]!.value
+const auditBooks = ({ books }: MemoryAccount): string | undefined => {
+  for (let j = 0; j < books.cells.length; j++) {
+    const ledger = books.cells[j]!.current
     const { available, granted, held, spent } = ledger
     const line = `granted ${granted}, available ${available}, held ${held}, spent ${spent}`
     if (available + held + spent !== granted) return `does not balance: ${line}`
     if (held < 0 || spent < 0) return `is negative: ${line}`
-    const open = heldBy(account, j, ledger)
+    const open = heldBy(books, j, ledger)
     if (open !== held) return `${open} in open holds, but ${line}`
   }
   return undefined
 }
 
 /** The sum of what the open holds have set aside in the current epoch of one ledger. */
-const heldBy = (account: MemoryAccount, j: number, { epoch }: Ledger.Ledger): number => {
+const heldBy = (books: MemoryBooks, j: number, { epoch }: Ledger.Ledger): number => {
   let sum = 0
-  for (const hold of account.open!) {
-    const i = hold.accounts.indexOf(account)
+  for (const hold of books.open!) {
+    const i = hold.accounts.findIndex((account) => account.books === books)
     let k = j
-    for (const before of hold.accounts.slice(0, i)) k += before.cells.length
-    for (const part of [...hold.older, hold]) {
-      if (part.epochs[k] === epoch) sum += part.amounts[i]!
-    }
+    for (const before of hold.accounts.slice(0, i)) k += before.books.cells.length
+    sum += heldIn(hold, i, k, epoch)
   }
   return sum
 }
 
 /** Who stands first everywhere and fits must have been served, unless its timer is about to fire: else a wake-up was lost. */
-const auditQueue = (account: MemoryAccount): string | undefined => {
+const auditQueue = ({ books }: MemoryAccount): string | undefined => {
+  const { queue } = books
+  if (queue === undefined || queue.size === 0) return undefined
   // Fair shares change with time alone, but the choice only with what happens.
-  const first = account.fair === undefined ? account.queue.first?.waiter : account.fair.chosen
-  if (account.fair !== undefined && account.queue.size > 0 && first === undefined) return "nobody is in turn"
-  if (first === undefined || first.deciding === true) return undefined
-  if (account.closed) return "is closed, and somebody waits"
-  if (!first.accounts.every((other) => other.fair !== undefined || other.queue.first?.waiter === first))
-    return undefined
-  const books = first.request.accounts.flatMap((other) => other.cells.map((cell) => cell.value))
-  const latest = Math.max(...books.map((ledger) => ledger.at))
-  if (first.accounts.some((other) => other.timer !== undefined && other.timer.at <= latest)) return undefined
-  return denialOf(first.request, Number.MIN_SAFE_INTEGER, books) === undefined
+  const ordered = queue.first!.waiter.accounts.every(({ definition }) => definition.discipline === undefined)
+  const first = queue.first!.waiter
+  if (books.closed !== undefined) return "is closed, and somebody waits"
+  if (first.deciding === true || !ordered || first.request.upTo !== undefined) return undefined
+  if (!first.accounts.every((other) => other.books.queue?.first?.waiter === first)) return undefined
+  const ledgers = first.request.accounts.flatMap((other) => other.books.cells.map((cell) => cell.current))
+  const latest = Math.max(...ledgers.map((ledger) => ledger.at))
+  if (first.accounts.some(({ books: { timer } }) => timer !== undefined && timer.at <= latest)) return undefined
+  return denialOf(first.request, Number.MIN_SAFE_INTEGER, ledgers) === undefined
     ? "the first in turn fits, and still waits"
     : undefined
 }

@@ -1,7 +1,7 @@
 /** What an exit failed with, or a failed assertion. */
 import { assert } from "@effect/vitest"
 import { Cause, Exit, Option, Result } from "effect"
-import { BudgetExceeded } from "../../src/index.ts"
+import { BudgetExceeded, FailedReservation } from "../../src/index.ts"
 
 export const exceededBy = (exit: Exit.Exit<unknown, unknown>): BudgetExceeded => {
   const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
@@ -13,4 +13,10 @@ export const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
   const defect = Exit.isFailure(exit) ? Result.getOrElse(Cause.findDefect(exit.cause), () => undefined) : undefined
   if (!(defect instanceof Error)) return assert.fail(`expected a defect, got ${String(exit)}`)
   return defect
+}
+
+export const failedBy = (exit: Exit.Exit<unknown, unknown>): FailedReservation => {
+  const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+  if (!(error instanceof FailedReservation)) return assert.fail(`expected FailedReservation, got ${String(exit)}`)
+  return error
 }

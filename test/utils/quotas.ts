@@ -1,5 +1,6 @@
 import { Context, Effect, Layer, type Scope } from "effect"
-import { Quota, type BudgetStore, type Limit, type QuotaManifest } from "../../src/index.ts"
+import { type BudgetStore, type Limit } from "../../src/index.ts"
+import { Quota, type QuotaManifest } from "../../src/quota/index.ts"
 import type { MemoryAccount } from "../../src/internal/memory/account.ts"
 import { stateOf } from "../../src/internal/quota/token.ts"
 

@@ -27,6 +27,7 @@ export class LeasedAccount extends SharedAccount {
   constructor(definition: Store.Definition, upstream: Store.Account) {
     super(definition)
     this.upstream = upstream
+    this.books = upstream.books
     this.learn(definition.limits)
   }
 
@@ -76,6 +77,10 @@ export class LeasedHold implements Store.Hold {
     this.parts = accounts.map(() => [])
   }
 
+  get _tag(): "Hold" {
+    return "Hold"
+  }
+
   get held(): ReadonlyArray<number> {
     return this.parts.map((parts) => parts.reduce((sum, { amount }) => sum + amount, 0))
   }
@@ -89,6 +94,10 @@ export class DirectHold implements Store.Hold {
   constructor(accounts: ReadonlyArray<LeasedAccount>, upstream: Store.Hold) {
     this.accounts = accounts
     this.upstream = upstream
+  }
+
+  get _tag(): "Hold" {
+    return "Hold"
   }
 
   get held(): ReadonlyArray<number> {

@@ -10,18 +10,27 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { BudgetExceeded, type FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { check, checkUpTo, ended } from "../denial.ts"
-import { snapshotOf } from "../snapshot.ts"
-import { Signal } from "../shared/account.ts"
+import { defectDenial, LimitDenial, settledError } from "../admission/denial.ts"
+import { snapshotOf } from "../books/snapshot.ts"
+import { nowOf } from "../runtime/clock.ts"
+import { type SharedRequest, Signal } from "../shared/account.ts"
 import { millisOf } from "../shared/options.ts"
-import { refused } from "../shared/transaction.ts"
-import { admit, type Answer, blocked, type SharedRequest, wake } from "../shared/waiting.ts"
+import {
+  assertLedgerChanges,
+  assertNoDiscipline,
+  assertRequest,
+  errorDenial,
+  type Restore,
+  SharedPending,
+  unknownDenial
+} from "../shared/requests.ts"
+import { localBooksError, outside } from "../shared/transaction.ts"
+import { admit, blocked, postponed, type Reply, wake } from "../shared/waiting.ts"
 import { DirectHold, LeasedAccount, LeasedHold, Share } from "./account.ts"
 import { end, giveBack, lack, take } from "./shares.ts"
 
@@ -40,7 +49,10 @@ interface LeasedRequest extends SharedRequest {
   readonly accounts: ReadonlyArray<LeasedAccount>
 }
 
-const mine = (request: Store.Request): LeasedRequest => request as LeasedRequest
+const mine = (accounts: ReadonlyArray<Store.Account>) => accounts as ReadonlyArray<LeasedAccount>
+
+const upstreamOf = (accounts: ReadonlyArray<LeasedAccount>): ReadonlyArray<Store.Account> =>
+  accounts.map(({ upstream }) => upstream)
 
 /** How many shares with reservations out may be closed beside the open one. Beyond that, it is renewed in place. */
 const MOST_CLOSED = 8
@@ -98,7 +110,7 @@ export const leasedStore = (
         const rest = share.free - free
         if (rest <= 0) return Effect.void
         share.free = free
-        return store.reduce(share.hold, [rest])
+        return reduceBelow(share.hold, [rest])
       })
 
     const finish = (account: LeasedAccount, share: Share): Effect.Effect<void> => {
@@ -106,7 +118,7 @@ export const leasedStore = (
       return Effect.suspend(() => {
         const { owed } = account
         account.owed = 0
-        return Effect.map(store.settle(share.hold, "committed", [share.spent + owed]), () => {
+        return Effect.map(settleBelow(share.hold, "committed", [share.spent + owed]), () => {
           account.ending.delete(share)
         })
       })
@@ -124,7 +136,25 @@ export const leasedStore = (
     }
 
     const below = (request: Store.Request): Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation> =>
-      store.hold(request, (effect) => effect)
+      Effect.withFiber((fiber) => {
+        const granted = (answer: Store.Hold | Store.Denial) =>
+          answer._tag === "Hold" ? Effect.succeed(answer) : answer.refuse()
+        const answer = store.hold(fiber, request.accounts, [...request.amounts], request)
+        return answer._tag === "Pending" ? Effect.flatMap(answer.wait, granted) : granted(answer)
+      })
+
+    const reduceBelow = (hold: Store.Hold, amounts: ReadonlyArray<number>): Effect.Effect<void> =>
+      Effect.withFiber((fiber) => store.reduce(fiber, hold, amounts) ?? Effect.void)
+
+    const settleBelow = (
+      hold: Store.Hold,
+      cause: Store.Cause,
+      charges: ReadonlyArray<number> | undefined
+    ): Effect.Effect<Store.Outcome> =>
+      Effect.withFiber((fiber) => {
+        const outcome = store.settle(fiber, hold, cause, charges)
+        return Effect.isEffect(outcome) ? outcome : Effect.succeed(outcome)
+      })
 
     /** Takes more for a share: what is missing at least, and as much as was needed lately. Not interruptible. */
     const draw = (
@@ -141,7 +171,7 @@ export const leasedStore = (
           const request = (missing: number) => ({
             accounts: [account.upstream],
             amounts: [missing],
-            upTo: [Math.max(missing, wanted)]
+            upTo: { wanted: [Math.max(missing, wanted)], normalize: (amounts: Array<number>) => amounts }
           })
           const anew = (missing: number) =>
             Effect.flatMap(below({ ...request(missing), onExpiry: "hold" }), (hold) =>
@@ -186,7 +216,7 @@ export const leasedStore = (
           { discard: true }
         )
         return Effect.andThen(
-          // Who gets nothing from one budget, or waits for it, keeps nothing of another.
+          // A request that is denied by one budget, or waits for it, keeps nothing of another.
           Effect.tapError(drawAll, () => Effect.forEach(drawn, close, { discard: true })),
           ask(request, draws + 1)
         )
@@ -198,7 +228,7 @@ export const leasedStore = (
       const asked = Effect.map(
         below({
           ...request,
-          accounts: accounts.map(({ upstream }) => upstream),
+          accounts: upstreamOf(accounts),
           into: into instanceof DirectHold ? into.upstream : undefined
         }),
         (hold) => (into instanceof DirectHold ? into : new DirectHold(accounts, hold))
@@ -217,18 +247,19 @@ export const leasedStore = (
           : Effect.fail(error)
       )
 
-    /** In the terms of who asked: a share is asked for by its own amounts. */
-    const told = (request: LeasedRequest, error: BudgetExceeded): BudgetExceeded => {
+    /** In the terms of the request: a share is asked for by its own amounts. */
+    const denialOf = (request: LeasedRequest, error: BudgetExceeded): LimitDenial<LeasedAccount> => {
       const i = request.accounts.findIndex(({ name }) => name === error.budget)
-      const { available, budget, limit, retryAfter } = error
-      return new BudgetExceeded({
-        budget,
-        limit,
-        requested: request.amounts[i]!,
-        available: available + (request.accounts[i]!.share?.free ?? 0),
-        ...(retryAfter !== undefined && { retryAfter })
-      })
+      const account = request.accounts[i]!
+      const available = error.available + (account.share?.free ?? 0)
+      const ledger = { ...Ledger.make(error.limit, 0), available }
+      const denial = new LimitDenial(account, ledger, request.amounts[i]!, false, true, request.payer)
+      denial.retryAfter = error.retryAfter === undefined ? undefined : Duration.toMillis(error.retryAfter)
+      return denial
     }
+
+    const refusalOf = (request: LeasedRequest, error: BudgetExceeded | FailedReservation): Store.Denial =>
+      error._tag === "BudgetExceeded" ? denialOf(request, error) : errorDenial(error)
 
     const crowded = ({ accounts, amounts }: LeasedRequest): BudgetExceeded =>
       new BudgetExceeded({
@@ -239,65 +270,53 @@ export const leasedStore = (
         retryAfter: Duration.millis(1)
       })
 
-    /** What a no means for who asked: an end, or how long to wait. */
-    const answerOf = (
-      request: LeasedRequest,
-      error: BudgetExceeded | FailedReservation
-    ): Effect.Effect<Answer<Store.Hold>> => {
-      if (error._tag === "FailedReservation") return Effect.succeed(Effect.fail(error))
-      const i = request.accounts.findIndex(({ name }) => name === error.budget)
-      const account = request.accounts[i]!
-      const no = told(request, error)
-      const { enforcement } = account.definition
-      if (enforcement !== "throttle") return Effect.succeed(enforcement === "reject" ? Effect.fail(no) : Effect.die(no))
-      // Whether it could ever fit is told by the books.
-      const own = request.extends === true ? request.into!.held[i]! : 0
-      const never = Effect.map(store.read([account.upstream]), ([snapshot]) =>
-        snapshot!.ledgers.some(
-          (ledger) => !Ledger.fits({ ...Ledger.make(ledger.limit, 0), ...ledger }, request.amounts[i]!, own)
-        )
-      )
-      const wait = error.retryAfter === undefined ? Infinity : Duration.toMillis(error.retryAfter)
-      return Effect.map(
-        Effect.catchDefect(never, () => Effect.succeed(false)),
-        (never): Answer<Store.Hold> => (never ? Effect.fail(no) : wait)
-      )
+    /** A denial ends the request, or says how long it waits. */
+    const replyOf = (request: LeasedRequest, error: BudgetExceeded | FailedReservation): Effect.Effect<Reply> => {
+      if (error._tag === "FailedReservation") return Effect.succeed(errorDenial(error))
+      const denial = denialOf(request, error)
+      const { account, requested, retryAfter } = denial
+      if (account.definition.enforcement !== "throttle") return Effect.succeed(denial)
+      const own = request.extends === true ? request.into!.held[request.accounts.indexOf(account)]! : 0
+      // Whether it could ever fit, or anything could come back but by time, is said by the books.
+      const known = Effect.map(store.read([account.upstream]), ([snapshot]): Reply => {
+        const { ledgers } = snapshot!
+        if (ledgers.some((ledger) => !Ledger.fits({ ...Ledger.make(ledger.limit, 0), ...ledger }, requested, own))) {
+          return denial
+        }
+        const onlyTime = request.accounts.length === 1 && ledgers.every(({ held }) => held === own)
+        return postponed(retryAfter ?? Infinity, onlyTime ? retryAfter : 0, denial)
+      })
+      return Effect.catchDefect(known, () => Effect.succeed(postponed(retryAfter ?? Infinity, 0, denial)))
     }
 
-    const answered = (request: LeasedRequest): Effect.Effect<Answer<Store.Hold>> =>
-      Effect.matchEffect(
-        Effect.suspend(() => {
-          if (request.into?.outcome !== undefined) return Effect.die(ended(request.accounts))
-          return ask(request)
-        }),
-        {
-          onSuccess: (hold) => Effect.succeed<Answer<Store.Hold>>(Effect.succeed(hold)),
-          onFailure: (error) => answerOf(request, error)
-        }
-      )
-
-    const hold = (request: LeasedRequest, restore: Store.Restore): Asked =>
+    const replied = (request: LeasedRequest): Effect.Effect<Reply> =>
       Effect.suspend(() => {
-        check(request.accounts, request.amounts, request.into)
-        if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
-        return admit(request, answered(request), answered(request), pollInterval, restore)
+        if (request.into?.outcome !== undefined) {
+          return Effect.succeed<Reply>(defectDenial(settledError(request.accounts)))
+        }
+        return Effect.catch(ask(request), (error): Effect.Effect<Reply> => replyOf(request, error))
       })
 
-    const holdNow = (
-      fiber: Fiber.Fiber<unknown, unknown>,
-      accounts: ReadonlyArray<LeasedAccount>,
-      amounts: ReadonlyArray<number>,
-      into: Store.Hold | undefined
-    ): Store.Hold | "undecided" => {
-      check(accounts, amounts, into)
-      const error = refused(fiber, accounts)
-      if (error !== undefined) throw error
-      for (let i = 0; i < accounts.length; i++) {
-        if (accounts[i]!.queue.size > 0 || !accounts[i]!.leasable) return "undecided"
-      }
-      if (into instanceof DirectHold) return "undecided"
+    const hold = (request: LeasedRequest, restore: Restore): Effect.Effect<Store.Hold | Store.Denial> =>
+      admit(request, replied(request), replied(request), pollInterval, restore)
+
+    const tryHold = (request: LeasedRequest): Effect.Effect<Store.Hold | Store.Denial> =>
+      Effect.suspend(() => {
+        if (blocked(request)) return Effect.succeed(unknownDenial(request, undefined))
+        return Effect.catch(ask(request), (error) =>
+          Effect.succeed<Store.Hold | Store.Denial>(refusalOf(request, error))
+        )
+      })
+
+    /** Out of the shares at once, where they have enough and nobody waits. */
+    const takeNow = (
+      fiber: Store.AnyFiber,
+      { accounts, amounts, into, upTo }: LeasedRequest
+    ): Store.Hold | undefined => {
+      if (into instanceof DirectHold || upTo !== undefined) return undefined
+      for (const { leasable, queue } of accounts) if (queue.size > 0 || !leasable) return undefined
       const hold = (into as LeasedHold | undefined) ?? new LeasedHold(accounts)
-      return take(hold, amounts, fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()) ? hold : "undecided"
+      return take(hold, amounts, nowOf(fiber)) ? hold : undefined
     }
 
     // -- settling -----------------------------------------------------------------------------------------------------
@@ -340,9 +359,8 @@ export const leasedStore = (
       accounts: ReadonlyArray<LeasedAccount>,
       charges: ReadonlyArray<number>
     ): Effect.Effect<Store.Outcome, BudgetExceeded | FailedReservation> =>
-      Effect.flatMap(
-        below({ accounts: accounts.map(({ upstream }) => upstream), amounts: charges.map(() => 0) }),
-        (empty) => store.settle(empty, "committed", charges)
+      Effect.flatMap(below({ accounts: upstreamOf(accounts), amounts: charges.map(() => 0) }), (empty) =>
+        settleBelow(empty, "committed", charges)
       )
 
     /** What no share has taken along. */
@@ -363,33 +381,38 @@ export const leasedStore = (
       hold: Store.Hold,
       cause: Store.Cause,
       charges: ReadonlyArray<number> | undefined
-    ): Effect.Effect<Store.Outcome> =>
-      Effect.uninterruptible(
+    ): Store.Outcome | Effect.Effect<Store.Outcome> => {
+      if (hold.outcome !== undefined) return hold.outcome
+      if (hold instanceof DirectHold) {
+        return Effect.uninterruptible(
+          Effect.tap(settleBelow(hold.upstream, cause, charges), () => Effect.sync(() => hold.accounts.forEach(wake)))
+        )
+      }
+      const leased = hold as LeasedHold
+      const all = charges ?? leased.held
+      if (!overruns(leased, all)) {
+        settleNow(leased, cause, all)
+        return leased.outcome!
+      }
+      return Effect.uninterruptible(
         Effect.suspend(() => {
-          if (hold instanceof DirectHold) {
-            return Effect.tap(store.settle(hold.upstream, cause, charges), () => {
-              hold.accounts.forEach(wake)
-              return Effect.void
-            })
-          }
-          if (hold.outcome !== undefined) return Effect.succeed(hold.outcome)
-          const leased = hold as LeasedHold
-          const over = settleNow(leased, cause, charges ?? leased.held)
+          if (leased.outcome !== undefined) return Effect.succeed(leased.outcome)
+          const over = settleNow(leased, cause, all)
           return over === undefined ? Effect.succeed(leased.outcome!) : chargeOver(leased, over)
         })
       )
+    }
 
-    const reduce = (hold: Store.Hold, amounts: ReadonlyArray<number>): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        if (hold instanceof DirectHold) return store.reduce(hold.upstream, amounts)
-        const leased = hold as LeasedHold
-        leased.accounts.forEach((account, i) => {
-          giveBack(leased, i, amounts[i]!)
-          finished(account)
-          wake(account)
-        })
-        return Effect.void
+    const reduce = (hold: Store.Hold, amounts: ReadonlyArray<number>): Effect.Effect<void> | undefined => {
+      if (hold instanceof DirectHold) return reduceBelow(hold.upstream, amounts)
+      const leased = hold as LeasedHold
+      leased.accounts.forEach((account, i) => {
+        giveBack(leased, i, amounts[i]!)
+        finished(account)
+        wake(account)
       })
+      return undefined
+    }
 
     // -- renewing -----------------------------------------------------------------------------------------------------
 
@@ -431,7 +454,7 @@ export const leasedStore = (
 
     /** Read while none of these shares is drawn or closed, so that what is known here fits what the store below says. */
     const steady = (all: ReadonlyArray<LeasedAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> => {
-      const read = Effect.map(store.read(all.map(({ upstream }) => upstream)), (snapshots) =>
+      const read = Effect.map(store.read(upstreamOf(all)), (snapshots) =>
         snapshots.map((snapshot, i) => overlay(all[i]!, snapshot))
       )
       // Always in the same order, so that two of these do not wait for each other.
@@ -468,9 +491,16 @@ export const leasedStore = (
       })
     }
 
+    const record = (
+      accounts: ReadonlyArray<LeasedAccount>,
+      amounts: ReadonlyArray<number>
+    ): Effect.Effect<Store.Outcome, BudgetExceeded> => sparing(accounts, store.record(upstreamOf(accounts), amounts))
+
     return {
+      group: {},
       open: (definition) =>
         Effect.gen(function* () {
+          assertNoDiscipline(definition)
           const upstream = yield* store.open({ ...definition, enforcement: "reject" })
           const account = new LeasedAccount(definition, upstream)
           accounts.add(account)
@@ -479,65 +509,57 @@ export const leasedStore = (
             return Effect.andThen(close(account), chargeOwed(account))
           })
           if (definition.enforcement === "throttle") {
-            // What comes back to the store below is told by its changes.
-            yield* Effect.forkScoped(Stream.runForEach(store.changes(upstream), () => Effect.sync(() => wake(account))))
+            // What comes back to the store below shows in its changes.
+            yield* Effect.forkScoped(
+              Stream.runForEach(store.changes([upstream]), () => Effect.sync(() => wake(account)))
+            )
           }
           return account
         }),
-      hold: (request, restore) => hold(mine(request), restore),
-      tryHold: (request) =>
-        Effect.suspend(() => {
-          check(request.accounts, request.amounts, request.into)
-          return blocked(mine(request)) ? Effect.undefined : Effect.orElseSucceed(ask(mine(request)), () => undefined)
-        }),
-      charge: (request) =>
-        Effect.suspend(() => {
-          const { accounts, amounts } = mine(request)
-          return sparing(
-            accounts,
-            store.charge({ ...request, accounts: accounts.map(({ upstream }) => upstream), amounts })
-          )
-        }),
-      reduce,
-      settle,
-      report: (hold, progress) => {
-        if (hold instanceof DirectHold) store.report?.(hold.upstream, progress)
+      hold: (fiber, accounts, amounts, options) => {
+        assertRequest(fiber, accounts, amounts, options)
+        const request: LeasedRequest = { ...options, accounts: mine(accounts), amounts }
+        return (
+          takeNow(fiber, request) ??
+          new SharedPending((restore) => (request.wait === false ? tryHold(request) : hold(request, restore)))
+        )
       },
-      // What is held here is told first, so that the change finds it in the books.
-      adjust: (changes) => {
-        const all = changes.map(([account]) => account as LeasedAccount)
-        return Effect.andThen(
-          Effect.forEach(all, close, { discard: true }),
-          Effect.map(store.adjust(changes.map(([, change], i) => [all[i]!.upstream, change] as const)), () =>
-            all.forEach((account, i) => {
-              const [, change] = changes[i]!
-              if (change._tag === "SetLimit") account.learn(change.limits)
-              wake(account)
+      holdWith: (_fiber, { accounts }) => {
+        throw localBooksError(accounts)
+      },
+      record: (accounts, amounts) => outside(accounts, record(mine(accounts), amounts)),
+      charge: (accounts, amounts) => {
+        const all = mine(accounts)
+        const charged = Effect.catch(record(all, amounts), () => store.charge(upstreamOf(all), amounts))
+        return outside(accounts, Effect.uninterruptible(charged))
+      },
+      reduce: (_fiber, hold, amounts) => reduce(hold, amounts),
+      settle: (_fiber, hold, cause, charges) => settle(hold, cause, charges),
+      report: (hold, progress) => {
+        if (hold instanceof DirectHold) store.report(hold.upstream, progress)
+      },
+      // The shares go back first, so that the change finds them in the books.
+      adjust: (changes) =>
+        Effect.suspend(() => {
+          const all = assertLedgerChanges<LeasedAccount>(changes)
+          // The budget below always rejects.
+          const below = all.map(
+            ([{ upstream }, change]) =>
+              [upstream, change._tag === "SetLimit" ? { ...change, enforcement: undefined } : change] as const
+          )
+          return Effect.andThen(
+            Effect.forEach(all, ([account]) => close(account), { discard: true }),
+            Effect.map(store.adjust(below), () => {
+              for (const [account, change] of all) {
+                account.follow(change)
+                wake(account)
+              }
             })
           )
-        )
-      },
-      read: (accounts) => steady(accounts as ReadonlyArray<LeasedAccount>),
-      changes: (account) => {
-        const leased = account as LeasedAccount
-        // Read anew, at a moment when no share is on its way.
-        return Stream.mapEffect(store.changes(leased.upstream), () =>
-          Effect.map(steady([leased]), ([snapshot]) => snapshot!)
-        )
-      },
-      direct: {
-        hold: (fiber, accounts, amounts, into) =>
-          holdNow(fiber, accounts as ReadonlyArray<LeasedAccount>, amounts, into),
-        settle: (_fiber, hold, cause, charges) => {
-          if (hold.outcome !== undefined) return hold.outcome
-          if (hold instanceof DirectHold) return "undecided"
-          const leased = hold as LeasedHold
-          const all = charges ?? leased.held
-          if (overruns(leased, all)) return "undecided"
-          settleNow(leased, cause, all)
-          return leased.outcome!
-        }
-      }
+        }),
+      read: (accounts) => steady(mine(accounts)),
+      // Read again, at a moment when no share is on its way.
+      changes: (accounts) => Stream.mapEffect(store.changes(upstreamOf(mine(accounts))), () => steady(mine(accounts)))
     }
   })
 

@@ -1,269 +1,324 @@
 /**
- * The store of one process. The books of each limit are a `TxRef<Ledger>`. Outside a transaction the store writes them
- * directly, in one synchronous step, with the same effect as a committed transaction (value, version, wake-ups); inside
- * `Effect.tx` it goes through the journal.
+ * The store of one process. The books of each limit are a `TxRef` of a ledger. Outside a transaction the store changes them in
+ * place, in one synchronous step with the same effect as a committed transaction (value, version, wake-ups); inside `Effect.tx`
+ * it goes through the journal.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
+import * as Equal from "effect/Equal"
 import * as TxRef from "effect/TxRef"
-import { type BudgetExceeded, type FailedReservation, UnknownResource } from "../../BudgetError.ts"
+import type { BudgetExceeded } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import type { Limit } from "../../Limit.ts"
-import { adjustedLedgers } from "../adjustment.ts"
-import { check, checkUpTo, exceeded, refuse, failed } from "../denial.ts"
-import type { Share } from "../quota/share.ts"
-import { ledgerSnapshot, snapshotOf } from "../snapshot.ts"
-import { byCause } from "../tallies.ts"
-import { told } from "../told.ts"
-import {
-  type AnyFiber,
-  MemoryAccount,
-  type MemoryHold,
-  type MemoryRequest,
-  nowFor,
-  nowOf,
-  wholeMillis
-} from "./account.ts"
-import { enter, fitting, owned, reduce, settle, take, takeOne, writeDirect } from "./books.ts"
-import { denialOf } from "./denial.ts"
-import { holdWith, inTransaction, nested } from "./transaction.ts"
-import { blocked, end, freed, giveUp, pump, queueUp, stand, wait, Waiter } from "./waiting.ts"
+import { assertAmounts, assertUpTo, defectDenial, exceeded, settledError, throttles } from "../admission/denial.ts"
+import { isBlocked, type Waiter } from "../admission/waiter.ts"
+import { waitersOf } from "../admission/room.ts"
+import { adjustedLedgers } from "../books/adjustment.ts"
+import { ledgerSnapshot, snapshotOf } from "../books/snapshot.ts"
+import { tallySnapshot } from "../books/tally.ts"
+import { changesOf } from "../runtime/changeSource.ts"
+import { nowOf, wholeMillis } from "../runtime/clock.ts"
+import { inTransaction, nestedError } from "../runtime/transaction.ts"
+import { flush } from "../runtime/wakeUps.ts"
+import { MemoryAccount, MemoryBooks, type MemoryHold, type MemoryRequest, nowFor } from "./account.ts"
+import { admits, bringUp, holdFree, holdNow, reduce } from "./books.ts"
+import { closedAmong, holdWith } from "./transaction.ts"
+import { holdSingle } from "./single.ts"
+import { denialOf, fitting, outlook, queuedDenial, reachable, room, settleNow } from "./waiting.ts"
 
-/** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
-const mine = (request: Store.Request): MemoryRequest => request as MemoryRequest
+type Options = Store.RequestOptions | undefined
 
-/** Takes a hold if that can be done now and nobody waits who was there before. */
-const holdNow = (
-  fiber: AnyFiber,
-  accounts: ReadonlyArray<MemoryAccount>,
-  amounts: ReadonlyArray<number>,
-  into: MemoryHold | undefined,
-  share?: Share | undefined
-): MemoryHold | "denied" | "undecided" => {
-  check(accounts, amounts, into)
-  share?.check()
-  if (blocked(accounts, amounts) || inTransaction(fiber)) return "undecided"
-  if (into !== undefined && accounts.length === 1 && accounts[0]!.cells.length === 1) {
-    return takeOne(fiber, accounts[0]!, amounts[0]!, into) ? into : "denied"
-  }
-  const epochs = take(fiber, accounts, amounts, nowFor(fiber, accounts))
-  if (epochs === undefined) return "denied"
-  return owned(fiber, enter(accounts, amounts as Array<number>, epochs, into), amounts, share)
-}
+/** Accounts and holds are opaque to the faces, which pass each back to its own store. */
+const mine = (accounts: ReadonlyArray<Store.Account>) => accounts as ReadonlyArray<MemoryAccount>
 
 const hold = (
-  request: MemoryRequest,
-  restore: Store.Restore
-): Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation> =>
-  Effect.withFiber((fiber) => {
-    const { accounts, amounts, into } = request
-    check(accounts, amounts, into)
-    // Here, and not where the request was made: its token may have ended since.
-    request.share?.check()
-    if (request.upTo !== undefined) checkUpTo(accounts, amounts, request.upTo)
-    if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, into === undefined ? "reserve" : "extend"))
-    const closed = accounts.find((account) => account.closed)
-    if (closed !== undefined) return unknown(request, closed)
+  fiber: Store.AnyFiber,
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: Array<number>,
+  options: Options
+): Store.Answer => {
+  if (options === undefined) assertAmounts(accounts, amounts)
+  else assertOptions(accounts, amounts, options)
+  if (inTransaction(fiber)) throw nestedError(accounts[0]!.name, operationOf(options))
+  if (options === undefined) {
+    const hold = accounts.length === 1 ? holdSingle(fiber, accounts, amounts) : holdFree(fiber, accounts, amounts)
+    if (hold !== undefined) return hold
+  }
+  if (mayTake(accounts, amounts, options)) {
     const now = nowFor(fiber, accounts)
-    // An extension does not stand behind those who may be waiting for what it extends.
-    if (request.extends === true || !blocked(accounts, amounts)) {
-      const granted = fitting(request, now)
-      const epochs = take(fiber, accounts, granted, now)
-      if (epochs !== undefined) {
-        return Effect.succeed(owned(fiber, enter(accounts, granted, epochs, into), granted, request.share))
-      }
+    if (options?.upTo !== undefined) return holdUpTo(fiber, accounts, amounts, options, now)
+    if (admits(accounts, amounts, now)) {
+      return holdNow(fiber, accounts, amounts, options, options?.into as MemoryHold | undefined)
     }
+  }
+  return denyOrWait(fiber, requestOf(accounts, amounts, options))
+}
+
+const requestOf = (
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: ReadonlyArray<number>,
+  options: Options
+): MemoryRequest => (options === undefined ? { accounts, amounts } : { ...options, accounts, amounts })
+
+const assertOptions = (
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: ReadonlyArray<number>,
+  options: Store.RequestOptions
+): void => {
+  assertAmounts(accounts, amounts)
+  if (options.into?.outcome !== undefined) throw settledError(accounts)
+  if (options.upTo !== undefined) assertUpTo(accounts, amounts, options.upTo.wanted)
+  // Checked here and not when the request was made, because its token may have ended since.
+  options.payer?.assertOpen()
+}
+
+const operationOf = (options: Options): string =>
+  options?.extends === true ? "extend" : options?.wait === false ? "tryReserve" : "reserve"
+
+/** Whether no earlier request waits and no budget is closed. */
+const mayTake = (accounts: ReadonlyArray<MemoryAccount>, amounts: ReadonlyArray<number>, options: Options): boolean => {
+  for (let i = 0; i < accounts.length; i++) {
+    const { books } = accounts[i]!
+    if (books.closed !== undefined || isBlocked(books, (options?.upTo?.wanted ?? amounts)[i]!, options)) return false
+  }
+  return true
+}
+
+/** Takes all that is wanted if it fits. Otherwise takes what fits if no budget throttles, and waits if one does. */
+const holdUpTo = (
+  fiber: Store.AnyFiber,
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: Array<number>,
+  options: Store.RequestOptions,
+  now: number
+): Store.Answer => {
+  const request = requestOf(accounts, amounts, options)
+  const all = reachable(request, now)
+  if (admits(accounts, all, now)) return holdNow(fiber, accounts, all, options, undefined)
+  const fits = accounts.some((_, i) => throttles(request, i)) ? undefined : fitting(request, now)
+  return fits === undefined ? denyOrWait(fiber, request) : holdNow(fiber, accounts, fits, options, undefined)
+}
+
+/** Handles a request that is not admitted or has earlier ones before it. */
+const denyOrWait = (fiber: Store.AnyFiber, request: MemoryRequest): Store.Answer => {
+  const closed = closedAmong(request)
+  if (closed !== undefined) return closed
+  const now = nowFor(fiber, request.accounts)
+  // For one budget, a denial is only built where it is needed.
+  if (request.wait === false || request.accounts.length > 1 || outlook(request, request.amounts, now) < 0) {
     const denial = denialOf(request, now)
-    if (denial?.decided) return refuse(denial)
-    const waiter = new Waiter(request, fiber, false)
-    return Effect.map(queueUp(waiter) ?? wait(waiter, restore), () => waiter.hold!)
-  })
-
-const unknown = (request: MemoryRequest, account: MemoryAccount): Effect.Effect<never, FailedReservation> =>
-  Effect.fail(failed(request, account, new UnknownResource({ resource: account.name })))
-
-const charge = (request: MemoryRequest): Effect.Effect<void, BudgetExceeded> =>
-  Effect.withFiber((fiber) => {
-    const { accounts, amounts } = request
-    check(accounts, amounts, undefined)
-    if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, "a charge"))
-    const now = nowFor(fiber, accounts)
-    const epochs = take(fiber, accounts, amounts, now)
-    if (epochs === undefined) return Effect.fail(exceeded(denialOf(request, now, undefined, true)!))
-    settleNow(fiber, enter(accounts, [...amounts], epochs, undefined), "committed", undefined)
-    return Effect.void
-  })
-
-const tryHold = (request: MemoryRequest): Effect.Effect<Store.Hold | undefined> =>
-  Effect.withFiber((fiber) => {
-    const { accounts, amounts, into } = request
-    if (inTransaction(fiber)) return Effect.die(nested(accounts[0]!, "tryReserve"))
-    const hold = holdNow(fiber, accounts, [...amounts], into)
-    if (typeof hold === "object") return Effect.succeed(hold)
-    // The queue decides whether this one may pass, by its priority or by first fit.
-    if (hold === "denied" || denialOf(request, nowFor(fiber, accounts)) !== undefined) return nothing
-    if (accounts.some((account) => account.closed)) return nothing
-    const waiter = new Waiter(request, fiber, false)
-    stand(waiter)
-    pump(waiter.accounts)
-    if (waiter.verdict === undefined) giveUp(waiter)
-    return Effect.succeed(waiter.hold)
-  })
-
-const nothing = Effect.sync((): undefined => undefined)
-
-const settleNow = (
-  fiber: AnyFiber,
-  hold: MemoryHold,
-  cause: Store.Cause,
-  charges: ReadonlyArray<number> | undefined
-): Store.Outcome => {
-  if (hold.outcome !== undefined) return hold.outcome
-  const outcome = settle(fiber, hold, cause, charges)
-  for (let i = 0; i < hold.accounts.length; i++) freed(fiber, hold.accounts[i]!)
-  return outcome
+    if (denial !== undefined && (denial.decided || request.wait === false)) return denial
+  }
+  const waiter = room.waiter(request, fiber, false)
+  if (request.wait === false || waiter.accounts.length === 0) return tryInOrder(fiber, request, waiter)
+  if (isRejectedForOthers(request)) return queuedDenial(request, now)
+  return room.queueUp(waiter) ?? waiter
 }
 
-const reduceNow = (fiber: AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
-  if (inTransaction(fiber)) throw nested(hold.accounts[0]!, "release")
-  reduce(fiber, hold, amounts)
-  for (let i = 0; i < hold.accounts.length; i++) freed(fiber, hold.accounts[i]!)
-}
-
-/** Nothing changes unless all can be done; `set` is called then, before anybody is served. */
-const adjustNow = (
-  fiber: AnyFiber,
-  changes: ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>,
-  set?: () => void
-): void => {
-  if (inTransaction(fiber)) throw nested(changes[0]![0], "a change of the budget")
-  const now = nowOf(fiber)
-  const adjustedAll = changes.map(([account, adjustment]) =>
-    adjustedLedgers(
-      account.name,
-      account.cells.map((cell) => Ledger.refill(cell.value, now)),
-      adjustment,
-      now
-    )
+/** Whether a budget that rejects has waiters, of another that opened it: this request would pass them. */
+const isRejectedForOthers = (request: MemoryRequest): boolean =>
+  request.accounts.some(
+    ({ books }, i) => !throttles(request, i) && isBlocked(books, (request.upTo?.wanted ?? request.amounts)[i]!, request)
   )
-  set?.()
-  changes.forEach(([account], i) => {
-    account.cells.forEach((cell, j) => writeDirect(fiber, cell, adjustedAll[i]![j]!))
-    account.timed = adjustedAll[i]!.some(Ledger.isTimed)
-  })
-  for (const [account, { _tag }] of changes) {
-    // A top-up makes nothing hopeless.
-    if (_tag === "SetLimit" || _tag === "Reset") endHopeless(account, now)
-    freed(fiber, account)
+
+/** Lets the queue decide whether this request may pass the others, by its priority or by first fit. */
+const tryInOrder = (fiber: Store.AnyFiber, request: MemoryRequest, waiter: Waiter<MemoryAccount>): Store.Answer => {
+  if (waiter.accounts.length > 0) {
+    room.stand(waiter)
+    room.pump(waiter.accounts)
+    if (waiter.answer === undefined) room.giveUp(waiter)
+    if (waiter.answer !== undefined) return waiter.answer
   }
+  // It may fit, but others wait for the same room.
+  return queuedDenial(request, nowFor(fiber, request.accounts))
 }
 
-/** What can never fit any more fails at once, wherever it stands. */
-const endHopeless = (account: MemoryAccount, now: number): void => {
-  for (const waiter of [...account.queue]) {
-    if (waiter.verdict !== undefined) continue
-    const denial = denialOf(waiter.request, now)
-    if (!denial?.never) continue
-    end(waiter, refuse(denial))
-    pump(waiter.accounts)
-  }
-}
-
-const define = (fiber: AnyFiber, account: MemoryAccount, limit: Limit, enforcement: Store.Enforcement): void =>
-  adjustNow(fiber, [[account, { _tag: "SetLimit", limits: [limit] }]], () => {
-    account.closed = false
-    account.definition = { ...account.definition, enforcement }
+const record = (
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: ReadonlyArray<number>
+): Effect.Effect<Store.Outcome, BudgetExceeded> =>
+  Effect.withFiber((fiber) => {
+    assertCharge(fiber, accounts, amounts)
+    const now = nowFor(fiber, accounts)
+    if (admits(accounts, amounts, now)) return Effect.succeed(chargeNow(fiber, accounts, amounts, amounts))
+    return Effect.fail(exceeded(denialOf({ accounts, amounts }, now, undefined, true)!))
   })
 
-const close = (fiber: AnyFiber, account: MemoryAccount): void => {
-  if (inTransaction(fiber)) throw nested(account, "a removal")
-  account.closed = true
-  for (const waiter of [...account.queue]) end(waiter, unknown(waiter.request, account))
-  freed(fiber, account)
-}
+const charge = (accounts: ReadonlyArray<MemoryAccount>, amounts: ReadonlyArray<number>): Effect.Effect<Store.Outcome> =>
+  Effect.withFiberSucceed((fiber) => {
+    assertCharge(fiber, accounts, amounts)
+    bringUp(accounts, nowFor(fiber, accounts))
+    // Only the part above the limits is overage.
+    const held = amounts.map((amount, i) =>
+      Math.min(amount, ...accounts[i]!.books.cells.map(({ current }) => Ledger.most(current)))
+    )
+    return chargeNow(fiber, accounts, held, amounts)
+  })
 
-const withdraw = (
-  fiber: AnyFiber,
-  account: MemoryAccount,
-  share: Share,
-  heir: Share | undefined,
-  defect: unknown
+const assertCharge = (
+  fiber: Store.AnyFiber,
+  accounts: ReadonlyArray<MemoryAccount>,
+  amounts: ReadonlyArray<number>
 ): void => {
-  const queue = account.fair!
-  const waiters = queue.of(share)
-  for (const waiter of waiters) end(waiter, Effect.die(defect))
-  heir?.absorb(share, nowOf(fiber), queue.turn)
-  if (waiters.length > 0) freed(fiber, account)
+  assertAmounts(accounts, amounts)
+  if (inTransaction(fiber)) throw nestedError(accounts[0]!.name, "a charge")
+}
+
+const chargeNow = (
+  fiber: Store.AnyFiber,
+  accounts: ReadonlyArray<MemoryAccount>,
+  held: ReadonlyArray<number>,
+  charges: ReadonlyArray<number>
+): Store.Outcome => settleNow(fiber, holdNow(fiber, accounts, [...held], undefined, undefined), "committed", charges)
+
+const reduceNow = (fiber: Store.AnyFiber, hold: MemoryHold, amounts: ReadonlyArray<number>): undefined => {
+  const [account] = hold.accounts
+  if (inTransaction(fiber)) throw nestedError(account!.name, "release")
+  reduce(hold, amounts)
+  for (const account of hold.accounts) room.freed(account)
+  flush(fiber)
+  return undefined
+}
+
+type Change = readonly [account: MemoryAccount, adjustment: Store.Adjustment]
+
+/** Makes all changes, or none of them if one cannot be made. */
+const adjustNow = (fiber: Store.AnyFiber, changes: ReadonlyArray<Change>): void => {
+  if (inTransaction(fiber)) throw nestedError(changes[0]![0].name, "a change of the budget")
+  const now = nowOf(fiber)
+  const adjusted = changes.map(([account, adjustment]) => {
+    const { cells } = account.books
+    if (adjustment._tag === "Close" || adjustment._tag === "Withdraw") return undefined
+    const ledgers = cells.map((cell) => Ledger.refill(cell.current, now))
+    return adjustedLedgers(account.name, ledgers, adjustment, now)
+  })
+  changes.forEach(([account, adjustment], i) => write(account, adjustment, adjusted[i]))
+  for (const [account, adjustment] of changes) follow(account, adjustment)
+  flush(fiber)
+}
+
+const write = (
+  account: MemoryAccount,
+  adjustment: Store.Adjustment,
+  ledgers: ReadonlyArray<Ledger.Ledger> | undefined
+): void => {
+  const { books } = account
+  if (ledgers !== undefined) {
+    books.cells.forEach((cell, j) => cell.write(ledgers[j]!))
+    books.timed = ledgers.some(Ledger.isTimed)
+  }
+  if (adjustment._tag === "Close") books.closed = adjustment.reason
+  if (adjustment._tag !== "SetLimit") return
+  books.closed = undefined
+  if (adjustment.enforcement !== undefined) {
+    account.definition = { ...account.definition, enforcement: adjustment.enforcement }
+  }
+}
+
+/** Ends and serves the waits that a change affects. */
+const follow = (account: MemoryAccount, adjustment: Store.Adjustment): void => {
+  const { books } = account
+  // A top-up makes no wait hopeless.
+  if (adjustment._tag === "SetLimit" || adjustment._tag === "Reset") {
+    room.endHopeless(books)
+    room.watchWindow(account)
+  }
+  if (adjustment._tag === "Close") room.endWhere(waitersOf(books), ({ request }) => closedAmong(request))
+  if (adjustment._tag === "Withdraw") {
+    const { defect, payer } = adjustment
+    room.endWhere(waitersOf(books), (waiter) => (waiter.payer === payer ? defectDenial(defect) : undefined))
+  }
+  room.freed(account)
 }
 
 const read = (accounts: ReadonlyArray<MemoryAccount>): Effect.Effect<ReadonlyArray<Store.Snapshot>> =>
   Effect.withFiber((fiber) => {
     const now = nowOf(fiber)
-    return inTransaction(fiber)
-      ? Effect.forEach(accounts, (account) =>
-          Effect.map(Effect.tx(Effect.forEach(account.cells, TxRef.get)), (ledgers) => snapshot(account, ledgers, now))
+    if (!inTransaction(fiber)) return Effect.succeed(accounts.map((account) => snapshot(account, now)))
+    return Effect.forEach(accounts, (account) =>
+      Effect.map(Effect.tx(Effect.forEach(account.books.cells, TxRef.get)), (ledgers) =>
+        snapshotWith(
+          account,
+          ledgers.map((ledger) => Ledger.refill(ledger, now))
         )
-      : Effect.succeed(
-          accounts.map((account) =>
-            snapshot(
-              account,
-              account.cells.map((cell) => cell.value),
-              now
-            )
-          )
-        )
+      )
+    )
   })
 
-const snapshot = (account: MemoryAccount, books: ReadonlyArray<Ledger.Ledger>, now: number): Store.Snapshot => {
-  const { charged, name, overage, queue, settled } = account
-  return snapshotOf(
-    name,
-    books.map((book) => ledgerSnapshot(Ledger.refill(book, now))),
-    // Told as they are now: the account goes on counting.
-    { waiters: queue.size, settled: byCause((cause) => ({ ...settled[cause] })), charged, overage }
+const snapshot = (account: MemoryAccount, now: number): Store.Snapshot => {
+  bringUp([account], now)
+  return snapshotWith(
+    account,
+    account.books.cells.map((cell) => cell.current)
   )
 }
 
-const changes = (account: MemoryAccount): Stream.Stream<Store.Snapshot> =>
-  Stream.map(
-    told(
-      () => [account],
-      () => read([account])
-    ),
-    ([snapshot]) => snapshot!
-  )
+const snapshotWith = ({ books, name }: MemoryAccount, ledgers: ReadonlyArray<Ledger.Ledger>): Store.Snapshot =>
+  snapshotOf(name, ledgers.map(ledgerSnapshot), { waiters: books.queue?.size ?? 0, ...tallySnapshot(books.tally) })
 
-export const memory: Store.BudgetStore["Service"] = {
-  open: (definition) => Effect.map(Clock.currentTimeMillis, (now) => new MemoryAccount(definition, wholeMillis(now))),
-  hold: (request, restore) => hold(mine(request), restore),
-  tryHold: (request) => tryHold(mine(request)),
-  charge: (request) => charge(mine(request)),
-  holdWith: (request, alongside, restore) => holdWith(mine(request), alongside, restore),
-  reduce: (hold, amounts) =>
-    Effect.withFiber((fiber) => {
-      reduceNow(fiber, hold as MemoryHold, amounts)
-      return Effect.void
-    }),
-  settle: (hold, cause, charges) =>
-    Effect.withFiber((fiber) => Effect.succeed(settleNow(fiber, hold as MemoryHold, cause, charges))),
-  adjust: (changes) =>
-    Effect.withFiberSucceed((fiber) =>
-      adjustNow(fiber, changes as ReadonlyArray<readonly [MemoryAccount, Store.Adjustment]>)
-    ),
-  read: (accounts) => read(accounts as ReadonlyArray<MemoryAccount>),
-  changes: (account) => changes(account as MemoryAccount),
-  direct: {
-    hold: (fiber, accounts, amounts, into, share) =>
-      holdNow(fiber, accounts as ReadonlyArray<MemoryAccount>, amounts, into as MemoryHold | undefined, share),
-    reduce: (fiber, hold, amounts) => reduceNow(fiber, hold as MemoryHold, amounts),
-    settle: (fiber, hold, cause, charges) => settleNow(fiber, hold as MemoryHold, cause, charges)
+/** One snapshot for all listeners. */
+const latestSnapshot = (account: MemoryAccount, now: number): Store.Snapshot => {
+  const { books } = account
+  const { changes, latest } = books
+  if (latest !== undefined && latest.changes === changes && (latest.now === now || !books.timed)) return latest.snapshot
+  books.latest = { changes, now, snapshot: snapshot(account, now) }
+  return books.latest.snapshot
+}
+
+/** Opens the budget of this name, once. A later definition with other limits changes them. */
+const open = (all: Map<string, MemoryBooks>, definition: Store.Definition): Effect.Effect<MemoryAccount> =>
+  Effect.withFiberSucceed((fiber) => {
+    const { limits, name } = definition
+    const before = all.get(name)
+    if (before === undefined) {
+      const books = new MemoryBooks(definition, wholeMillis(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()))
+      all.set(name, books)
+      return new MemoryAccount(definition, books)
+    }
+    const account = new MemoryAccount(definition, before)
+    if (before.cells.length !== limits.length) {
+      throw new RangeError(
+        `Budget "${name}" is open in this store with ${before.cells.length} limits, and cannot be opened with ${limits.length}`
+      )
+    }
+    if (Equal.equals(before.declared, limits)) return account
+    adjustNow(fiber, [[account, { _tag: "SetLimit", limits }]])
+    before.declared = limits
+    return account
+  })
+
+/** All memory stores are of one group: a policy may combine the budgets of any of them. */
+const group = {}
+
+const operations: Omit<Store.BudgetStore["Service"], "open"> = {
+  group,
+  hold: (fiber, accounts, amounts, options) => {
+    const answer = hold(fiber, mine(accounts), amounts, options)
+    flush(fiber)
+    return answer
   },
-  quotas: {
-    define: (fiber, account, limit, enforcement) => define(fiber, account as MemoryAccount, limit, enforcement),
-    close: (fiber, account) => close(fiber, account as MemoryAccount),
-    withdraw: (fiber, account, share, heir, defect) => withdraw(fiber, account as MemoryAccount, share, heir, defect),
-    source: (account) => account as MemoryAccount
+  holdWith: (fiber, request, alongside) => holdWith(fiber, request as MemoryRequest, alongside),
+  record: (accounts, amounts) => record(mine(accounts), amounts),
+  charge: (accounts, amounts) => charge(mine(accounts), amounts),
+  reduce: (fiber, hold, amounts) => reduceNow(fiber, hold as MemoryHold, amounts),
+  report: () => {},
+  settle: (fiber, hold, cause, charges) => settleNow(fiber, hold as MemoryHold, cause, charges),
+  adjust: (changes) => Effect.withFiberSucceed((fiber) => adjustNow(fiber, changes as ReadonlyArray<Change>)),
+  read: (accounts) => read(mine(accounts)),
+  changes: (accounts) => {
+    const all = mine(accounts)
+    return changesOf(
+      all.map(({ books }) => books),
+      Effect.withFiberSucceed((fiber) => {
+        const now = nowFor(fiber, all)
+        return all.map((account) => latestSnapshot(account, now))
+      })
+    )
   }
+}
+
+/** A new store, without budgets. */
+export const makeMemoryStore = (): Store.BudgetStore["Service"] => {
+  const all = new Map<string, MemoryBooks>()
+  return { ...operations, open: (definition) => open(all, definition) }
 }

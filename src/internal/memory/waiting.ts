@@ -1,296 +1,210 @@
-/**
- * The queue of those who wait. Whoever frees capacity (a settlement, an adjustment, a timer) takes the hold for the next in
- * turn in the same synchronous step and wakes it afterwards, so a newcomer cannot slip in between. Someone who waits on
- * several accounts stands in the queue of each, and holds none. Tickets are global: whoever has the lowest stands first
- * everywhere, so two waiters never wait for each other.
- */
+/** The rules of waiting for books in this process. */
 import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import { type BudgetExceeded, type FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
-import type { FairQueue } from "../quota/fairQueue.ts"
-import type { Share } from "../quota/share.ts"
-import type { Place } from "../waitQueue.ts"
-import {
-  type AnyFiber,
-  type MemoryAccount,
-  type MemoryHold,
-  type MemoryRequest,
-  notify,
-  nowFor,
-  nowOf,
-  queues
-} from "./account.ts"
-import { enter, fitting, owned, take } from "./books.ts"
-import { ended, refuse, failed, patienceOf } from "../denial.ts"
-import { denialOf } from "./denial.ts"
+import * as Ledger from "../../Ledger.ts"
+import { denialAmong, LimitDenial, throttles } from "../admission/denial.ts"
+import { amountsWithin } from "../admission/upTo.ts"
+import { DECIDED, NEVER, type Offer, type Waiter } from "../admission/waiter.ts"
+import { WaitingRoom } from "../admission/waitingRoom.ts"
+import { heldIn } from "../books/parts.ts"
+import { type MemoryAccount, type MemoryHold, type MemoryRequest, nowFor } from "./account.ts"
+import { admits, bringUp, holdNow, settle } from "./books.ts"
+import { settleSingle } from "./single.ts"
+import { flush } from "../runtime/wakeUps.ts"
 
-/** How far `firstFit` looks past the first, and how often it may pass the same waiter. */
-const LOOK_AHEAD = 64
-const MAX_OVERTAKEN = 64
+/** The amount that the hold of the request already has in a ledger. An extension has to fit in addition to it. */
+const ownIn = (request: MemoryRequest, i: number, k: number, { epoch }: Ledger.Ledger): number =>
+  request.into === undefined ? 0 : heldIn(request.into as MemoryHold, i, k, epoch)
 
-const MAX_TIMER_MILLIS = 2 ** 31 - 1
-
-export class Waiter {
-  readonly request: MemoryRequest
-  readonly fiber: AnyFiber
-  readonly priority: number
-  readonly ticket = tickets++
-  readonly accounts: ReadonlyArray<MemoryAccount>
-  readonly amount: number
-  readonly share: Share | undefined
-  /** Where it stands; empty when it does not. */
-  places: ReadonlyArray<Place<Waiter>> = []
-  overtaken = 0
-  hold: MemoryHold | undefined = undefined
-  /** What the wait ends with; `undefined` while it goes on. */
-  verdict: Effect.Effect<void, BudgetExceeded | FailedReservation> | undefined = undefined
-  resume: (() => void) | undefined = undefined
-  deadline: AnyFiber | undefined = undefined
-  /** Set when the deadline has passed. */
-  late: Effect.Effect<never, FailedReservation> | undefined = undefined
-  /**
-   * For a transaction, which takes what it wants by itself: `true` once it has been told that it is its turn. It keeps its
-   * place until it has decided, so that nobody passes meanwhile.
-   */
-  deciding: boolean | undefined
-
-  constructor(request: MemoryRequest, fiber: AnyFiber, transaction: boolean) {
-    this.request = request
-    this.fiber = fiber
-    this.priority = request.extends === true ? Infinity : (request.priority ?? 0)
-    this.deciding = transaction ? false : undefined
-    this.amount = request.amounts[0]!
-    this.share = request.share
-    this.accounts = request.accounts.filter((account, i) => queues(account) && request.amounts[i]! > 0)
-  }
+/** The denial of a request by the present books, or by the given ledgers of all accounts. */
+export const denialOf = (
+  request: MemoryRequest,
+  now: number,
+  ledgers?: ReadonlyArray<Ledger.Ledger>,
+  inOrder = false
+): LimitDenial<MemoryAccount> | undefined => {
+  if (ledgers === undefined) bringUp(request.accounts, now)
+  let from = 0
+  return denialAmong(
+    request,
+    now,
+    (i) => {
+      const { cells } = request.accounts[i]!.books
+      if (ledgers !== undefined) return ledgers.slice(from, (from += cells.length))
+      return cells.map((cell) => ({ ...cell.current }))
+    },
+    (i, k, ledger) => ownIn(request, i, k, ledger),
+    inOrder
+  )
 }
 
-let tickets = 0
-
-/** Whether somebody waits who was there before, or nobody is admitted any more. */
-export const blocked = (accounts: ReadonlyArray<MemoryAccount>, amounts: ReadonlyArray<number>): boolean => {
-  for (let i = 0; i < accounts.length; i++) {
-    const account = accounts[i]!
-    if ((account.queue.size > 0 && amounts[i]! > 0) || account.closed) return true
-  }
-  return false
-}
-
-export const stand = (waiter: Waiter): void => {
-  waiter.places = waiter.accounts.map((account) => account.queue.add(waiter))
-  for (const account of waiter.accounts) notify(waiter.fiber, account)
-}
-
-const leave = (waiter: Waiter): void => {
-  waiter.places.forEach((place, i) => {
-    waiter.accounts[i]!.queue.remove(place)
-    notify(waiter.fiber, waiter.accounts[i]!)
-  })
-  waiter.places = []
-}
-
-/** Leaves and lets the others move up. */
-export const giveUp = (waiter: Waiter): void => {
-  leave(waiter)
-  pump(waiter.accounts)
-}
-
-export const end = (waiter: Waiter, verdict: Effect.Effect<void, BudgetExceeded | FailedReservation>): void => {
-  waiter.verdict = verdict
-  if (waiter.deciding !== true) {
-    leave(waiter)
-    waiter.deadline?.interruptUnsafe()
-  }
-  if (waiter.resume !== undefined) waiter.fiber.currentDispatcher.scheduleTask(waiter.resume, 0)
-}
-
-/** Grants to those whose turn it is, as long as there is room. */
-export const pump = (accounts: Iterable<MemoryAccount>): void => {
-  const left = new Set(accounts)
-  for (const account of left) {
-    left.delete(account)
-    serve(account, left)
-  }
-}
-
-const serve = (account: MemoryAccount, others: Set<MemoryAccount>): void => {
-  if (account.fair !== undefined) return serveFair(account, account.fair)
-  const lookAhead = account.definition.order === "fifo" ? 1 : LOOK_AHEAD
-  let soonest: Waiter | undefined
-  let wait = Infinity
-  let place = account.queue.first
-  for (let seen = 0; place !== undefined && seen < lookAhead; seen++) {
-    const { waiter } = place
-    const waiterWait = consider(waiter)
-    if (waiterWait === undefined) {
-      for (const other of waiter.accounts) if (other !== account) others.add(other)
-      // Everyone moves up: start again from the first.
-      soonest = undefined
-      wait = Infinity
-      place = account.queue.first
-      seen = -1
-      continue
-    }
-    if (waiterWait < wait) {
-      wait = waiterWait
-      soonest = waiter
-    }
-    if (waiter.overtaken >= MAX_OVERTAKEN) break
-    place = account.queue.after(place)
-  }
-  setTimer(account, soonest, wait)
-}
-
-/** The order is taken anew for each, since a grant takes from the credit of who got it. */
-const serveFair = (account: MemoryAccount, queue: FairQueue<Waiter>): void => {
-  for (;;) {
-    const now = queue.first === undefined ? 0 : nowOf(queue.first.waiter.fiber)
-    const waiter = queue.choose(now)
-    const wait = waiter === undefined ? Infinity : consider(waiter)
-    if (wait !== undefined) return setTimer(account, waiter, wait)
-  }
-}
-
-/** Ends the wait if that can be done now (`undefined`), or answers how long time alone will take. */
-const consider = (waiter: Waiter): number | undefined => {
-  const { fiber, request } = waiter
-  if (waiter.deciding === true) return Infinity
-  for (let i = 0; i < waiter.accounts.length; i++) {
-    if (!isTurn(waiter.accounts[i]!, waiter.places[i]!)) return Infinity
-  }
-  if (request.into?.outcome !== undefined) {
-    end(waiter, Effect.die(ended(request.accounts)))
-    return undefined
-  }
-  const now = nowFor(fiber, request.accounts)
+/** The denial of a request that fits, but would pass earlier waiters. */
+export const queuedDenial = (request: MemoryRequest, now: number): Store.Denial => {
   const denial = denialOf(request, now)
-  // Who waits is only rejected when it is its turn: until then, a budget that rejects may have room again.
-  if (denial?.never || (denial?.decided && denial.turnAfter === undefined)) {
-    end(waiter, refuse(denial))
-    return undefined
-  }
-  if (denial !== undefined) return denial.turnAfter!
-  overtake(waiter)
-  if (waiter.deciding === false) {
-    waiter.deciding = true
-    end(waiter, Effect.void)
-    return Infinity
-  }
-  const granted = fitting(request, now)
-  const epochs = take(fiber, request.accounts, granted, now)!
-  waiter.hold = owned(fiber, enter(request.accounts, granted, epochs, request.into), granted, request.share)
-  end(waiter, Effect.void)
-  return undefined
+  if (denial !== undefined) return denial
+  const i = request.accounts.findIndex(({ books }) => books.queue !== undefined && books.queue.size > 0)
+  const account = request.accounts[Math.max(0, i)]!
+  const ledger = { ...account.books.cells[0]!.current }
+  return new LimitDenial(account, ledger, request.amounts[Math.max(0, i)]!, false, true, request.payer)
 }
 
-const isTurn = (account: MemoryAccount, place: Place<Waiter>): boolean => {
-  if (account.fair !== undefined) return account.fair.chosen === place.waiter
-  let ahead = account.queue.first
-  if (account.definition.order === "fifo") return ahead === place
-  for (let seen = 0; ahead !== undefined && seen < LOOK_AHEAD; seen++) {
-    if (ahead === place) return true
-    if (ahead.waiter.overtaken >= MAX_OVERTAKEN) return false
-    ahead = account.queue.after(ahead)
-  }
-  return false
-}
-
-const overtake = (waiter: Waiter): void => {
-  waiter.accounts.forEach((account, i) => {
-    if (account.fair !== undefined) return account.fair.serve(waiter)
-    for (let ahead = account.queue.first!; ahead !== waiter.places[i]; ahead = account.queue.after(ahead)!) {
-      ahead.waiter.overtaken++
-    }
-  })
-}
-
-/** One timer an account, for the waiter that time will serve first. Firing too early is harmless, so it is seldom moved. */
-const setTimer = (account: MemoryAccount, waiter: Waiter | undefined, wait: number): void => {
-  if (waiter === undefined || wait === Infinity) {
-    account.timer?.fiber.interruptUnsafe()
-    account.timer = undefined
-    return
-  }
-  const at = nowOf(waiter.fiber) + Math.min(wait, MAX_TIMER_MILLIS)
-  if (account.timer !== undefined && account.timer.at <= at) return
-  account.timer?.fiber.interruptUnsafe()
-  account.timer = undefined
-  const fiber = later(waiter.fiber, Math.min(wait, MAX_TIMER_MILLIS), () => {
-    account.timer = undefined
-    pump([account])
-  })
-  // A clock may sleep without waiting: then the timer has fired already.
-  if (fiber.pollUnsafe() === undefined) account.timer = { at, fiber }
-}
-
-const later = (fiber: AnyFiber, millis: number, run: () => void): AnyFiber =>
-  Effect.runForkWith(fiber.context)(Effect.andThen(Effect.sleep(Duration.millis(millis)), Effect.sync(run)))
-
-const setDeadline = (waiter: Waiter): void => {
-  const timeout = patienceOf(waiter.request)
-  if (timeout === undefined) return
-  waiter.deadline = later(waiter.fiber, Duration.toMillis(timeout), () => {
-    waiter.deadline = undefined
-    const { accounts, fiber, request } = waiter
-    const account = denialOf(request, nowFor(fiber, request.accounts))?.account ?? accounts[0]!
-    waiter.late = Effect.fail(failed(request, account, new TimedOut({ after: timeout })))
-    if (waiter.verdict !== undefined) return
-    end(waiter, waiter.late)
-    pump(accounts)
-  })
-}
-
-/** Who stands where too many wait already. */
-const crowded = (waiter: Waiter): FailedReservation | undefined => {
-  for (const account of waiter.accounts) {
-    const { maxQueued } = account.definition
-    if (maxQueued !== undefined && account.queue.size > maxQueued) {
-      return failed(waiter.request, account, new QueueFull({ maxQueued }))
+/** The time until time alone admits these amounts in all budgets that throttle (0: they fit now), or `NEVER` or `DECIDED`. */
+export const outlook = (request: MemoryRequest, amounts: ReadonlyArray<number>, now: number): number => {
+  const { accounts } = request
+  let wait = 0
+  let decided = false
+  let k = 0
+  for (let i = 0; i < accounts.length; i++) {
+    const { books, definition } = accounts[i]!
+    const throttles = definition.enforcement === "throttle"
+    for (const cell of books.cells) {
+      const ledger = books.timed ? cell.refill(now) : cell.current
+      const place = k++
+      if (Ledger.admits(ledger, amounts[i]!)) continue
+      const own = request.extends === true ? ownIn(request, i, place, ledger) : 0
+      if (!Ledger.fits(ledger, amounts[i]!, own)) return NEVER
+      decided ||= !throttles
+      if (throttles) wait = Math.max(wait, 1, Ledger.retryAfter(ledger, amounts[i]!, now) ?? Infinity)
     }
   }
-  return undefined
+  return wait > 0 ? wait : decided ? DECIDED : 0
 }
 
-/**
- * Waits for the verdict. Only this is interruptible, and nothing is decided here: when an interruption comes together with a
- * grant, the grant stands. The caller installs its finalizer, and the interruption then runs it.
- */
-export const wait = (waiter: Waiter, restore: Store.Restore): Effect.Effect<void, BudgetExceeded | FailedReservation> =>
-  Effect.flatMap(
-    Effect.exit(
-      restore(
-        Effect.callback<void>((resume) => {
-          waiter.resume = () => resume(Effect.void)
-          if (waiter.verdict !== undefined) waiter.resume()
-        })
-      )
-    ),
-    (exit) => {
-      if (waiter.verdict !== undefined) return waiter.verdict
-      waiter.deadline?.interruptUnsafe()
-      giveUp(waiter)
-      return exit
-    }
+/** The largest amounts up to the wanted ones for which `roomIn` has room in each ledger. */
+const within = (
+  request: MemoryRequest,
+  roomIn: (ledger: Ledger.Ledger, i: number) => number
+): Array<number> | undefined =>
+  amountsWithin(
+    request.amounts,
+    request.upTo!,
+    request.accounts.map(({ books }, i) => Math.min(...books.cells.map(({ current }) => roomIn(current, i))))
   )
 
-/** Joins the queue; the verdict may be there at once. */
-export const queueUp = (waiter: Waiter): Effect.Effect<void, BudgetExceeded | FailedReservation> | undefined => {
-  stand(waiter)
-  pump(waiter.accounts)
-  if (waiter.verdict !== undefined) return waiter.verdict
-  const full = crowded(waiter)
-  if (full !== undefined) {
-    giveUp(waiter)
-    return Effect.fail(full)
-  }
-  setDeadline(waiter)
-  return undefined
+/** The wanted amounts, as far as they can ever fit. */
+export const reachable = (request: MemoryRequest, now: number): Array<number> => {
+  bringUp(request.accounts, now)
+  const waits = request.accounts.some((_, i) => throttles(request, i))
+  // While others are waited for, a budget that rejects is not.
+  const roomIn = (ledger: Ledger.Ledger, i: number) =>
+    waits && !throttles(request, i) ? Ledger.most(ledger) : Ledger.ceiling(ledger)
+  return within(request, roomIn) ?? [...request.amounts]
 }
 
-/** Something was given back: it may be enough for the next. */
-export const freed = (fiber: AnyFiber, account: MemoryAccount): void => {
-  // Also when the last one has left, for its timer.
-  if (account.queue.size > 0 || account.timer !== undefined) pump([account])
-  notify(fiber, account)
+/** As much of the wanted amounts as fits now; `undefined` when the least amounts do not fit. */
+export const fitting = (request: MemoryRequest, now: number): Array<number> | undefined => {
+  bringUp(request.accounts, now)
+  return within(request, Ledger.most)
+}
+
+/** A request of one budget that throttles, which time does not change. A change of the limit ends a hopeless one by itself. */
+const isPlain = ({ accounts, into }: MemoryRequest): boolean =>
+  accounts.length === 1 &&
+  !accounts[0]!.books.timed &&
+  accounts[0]!.definition.enforcement === "throttle" &&
+  into === undefined
+
+class MemoryRoom extends WaitingRoom<MemoryAccount> {
+  protected offer(waiter: Waiter<MemoryAccount>, head: boolean, now: number): Offer {
+    const { request } = waiter
+    if (request.upTo !== undefined) return offerUpTo(waiter, head, now)
+    const { accounts, amounts } = request
+    // The request is used once: its array becomes the hold's.
+    if (admits(accounts, amounts, now)) return amounts as Array<number>
+    return isPlain(request) ? Infinity : outlook(request, amounts, now)
+  }
+
+  protected grant(waiter: Waiter<MemoryAccount>, amounts: Array<number>): Store.Hold {
+    const { fiber, request } = waiter
+    return holdNow(fiber, request.accounts, amounts, request, request.into as MemoryHold | undefined)
+  }
+
+  denialOf(request: MemoryRequest, now: number): LimitDenial<MemoryAccount> | undefined {
+    return denialOf(request, now)
+  }
+
+  protected earliest(request: MemoryRequest, now: number): number {
+    let earliest = 0
+    let k = 0
+    request.accounts.forEach(({ books }, i) => {
+      for (const { current } of books.cells) {
+        const returned = current.held - ownIn(request, i, k++, current)
+        earliest = Math.max(earliest, Ledger.retryAfter(current, request.amounts[i]!, now, returned) ?? 0)
+      }
+    })
+    return earliest
+  }
+
+  protected losesRoom({ books }: MemoryAccount): boolean {
+    return books.cells.some(({ current }) => current.limit._tag === "Window" && current.granted > current.limit.amount)
+  }
+
+  protected losesRoomAfter({ books }: MemoryAccount, now: number): number | undefined {
+    let soonest: number | undefined
+    for (const { current } of books.cells) {
+      const after = Ledger.losesRoomAfter(current, now)
+      if (after !== undefined) soonest = Math.min(soonest ?? Infinity, after)
+    }
+    return soonest
+  }
+
+  protected now(fiber: Store.AnyFiber, accounts: ReadonlyArray<MemoryAccount>): number {
+    return nowFor(fiber, accounts)
+  }
+}
+
+export const room = new MemoryRoom()
+
+/**
+ * The offer to a request of `reserveUpTo`. The head waits for all it wants, as far as that can ever fit, while time alone brings
+ * it within the patience and before the deadline; then it takes what fits. The others wait for all of it.
+ */
+const offerUpTo = (waiter: Waiter<MemoryAccount>, head: boolean, now: number): Offer => {
+  const { request } = waiter
+  const least = outlook(request, request.amounts, now)
+  if (least === NEVER) return NEVER
+  const all = reachable(request, now)
+  const wait = outlook(request, all, now)
+  if (wait === 0) return all
+  if (!head) return wait < 0 ? Infinity : wait
+  if (
+    wait > 0 &&
+    wait !== Infinity &&
+    now + wait <= Math.min(waiter.headSince! + patienceOf(request, all), waiter.deadlineAt)
+  )
+    return wait
+  return least === 0 ? fitting(request, now)! : least
+}
+
+const patienceOf = ({ accounts, upTo }: MemoryRequest, all: ReadonlyArray<number>): number => {
+  if (upTo!.patience !== undefined) return Duration.toMillis(upTo!.patience)
+  let longest = 0
+  accounts.forEach(({ books }, i) => {
+    for (const { current } of books.cells) longest = Math.max(longest, Ledger.earnsIn(current, all[i]!) ?? 0)
+  })
+  return longest
+}
+
+/** Ends a hold, once, and serves the waiters. */
+export const settleNow = (
+  fiber: Store.AnyFiber,
+  hold: MemoryHold,
+  cause: Store.Cause,
+  charges: ReadonlyArray<number> | undefined
+): Store.Outcome => {
+  if (hold.outcome !== undefined) return hold.outcome
+  const { accounts } = hold
+  const outcome = settleSingle(fiber, hold, cause, charges) ?? settle(fiber, hold, cause, charges)
+  for (let i = 0; i < accounts.length; i++) {
+    const { queue } = accounts[i]!.books
+    if (queue === undefined || queue.size === 0) continue
+    room.serveSettled(fiber, accounts, hold)
+    return outcome
+  }
+  for (let i = 0; i < accounts.length; i++) {
+    const { bystanders, timer } = accounts[i]!.books
+    if (timer !== undefined || bystanders !== undefined) room.freed(accounts[i]!)
+  }
+  flush(fiber)
+  return outcome
 }

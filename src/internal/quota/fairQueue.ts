@@ -1,40 +1,35 @@
 /**
- * Who waits for a named quota, in the order of fair shares. Those of one share stand in a line of their own, so that a choice
- * costs as much as there are lines.
+ * The queue of a named quota, in the order of fair shares. The waiters of each share form a line, so that the cost of a choice
+ * grows with the number of lines.
  *
- * Each line sends first who has the highest credit for its amount: the smallest while there is credit, the largest below zero,
- * the eldest at zero. Among the lines, the highest credit for the amount goes first, ties by ticket.
+ * The next of a line is the waiter with the highest credit relative to its amount: the smallest amount if the credit is above
+ * zero, the largest if it is below, the eldest waiter at zero. Among the lines, the highest credit relative to the amount goes
+ * first, and equal credits go by ticket.
  *
- * Three bounds hold whatever the credits are, which stand at their most when less is granted than all earn, and sink together
- * when more is. Within a line, nobody is passed more than 64 times by who came later. A line that has been passed 64 times for
- * each other line there is goes first, the longest passed before the others; so with `n` lines it is served at the latest after
- * 65 * (n - 1) others. Else, if whose turn it is by the credits is ahead of others by more than 8 of their requests, of what each
- * was served for its expected use, the one furthest behind goes: so the lines share what there is as their expected uses are to
- * each other.
+ * Credits alone do not bound overtaking: they all reach their maximum when less is granted than is earned, and sink together when
+ * more is granted. Three rules bound it. Within a line, nobody is passed more than 64 times by later waiters. A line that has
+ * been passed 64 times for each other line goes first, the longest passed before the others; so with `n` lines it is served after
+ * at most 65 * (n - 1) others. Otherwise, if the grants of the chosen line relative to its expected use are ahead of other lines
+ * by more than 8 of their requests, the line that is furthest behind goes instead. So the lines share the resource in proportion
+ * to their expected uses.
  */
-import { type Place, type Ranked, WaitQueue } from "../waitQueue.ts"
+import type { Queue, Queued } from "../../BudgetStore.ts"
+import { type Linked, type Ranked, WaitQueue } from "../admission/waitQueue.ts"
 import { Heap } from "./heap.ts"
 import { compare, Share, weight } from "./share.ts"
 
 const MAX_PASSED = 64
 const MAX_BEHIND = 8
 
-export interface Fair extends Ranked {
-  readonly amount: number
-  readonly share: Share | undefined
-  /** How often it was passed by who came later, more than the next of its line was. */
-  overtaken: number
-}
-
-class Line<W extends Fair> {
+class Line<W extends Queued> {
   readonly share: Share
   readonly byTicket = new WaitQueue<W>()
   readonly smallest = new Heap<W>((one, other) => earlier(one, other, one.amount - other.amount))
   readonly largest = new Heap<W>((one, other) => earlier(one, other, other.amount - one.amount))
-  readonly places = new Map<W, Place<W>>()
-  /** How often the eldest was passed: the sum of what all were passed more than the next. */
+  readonly places = new Map<W, Linked<W>>()
+  /** How often the eldest was passed. The `overtaken` of a waiter is only how much more often it was passed than the next one. */
   passed = 0
-  /** How many had been served in all when this line was last. */
+  /** The number served by the whole queue when this line was served last. */
   servedAt: number
   declare next: W
   credit = 0
@@ -65,7 +60,7 @@ class Line<W extends Fair> {
     return this.byTicket.first!.waiter
   }
 
-  /** All who came before have been passed once more. */
+  /** Counts that all earlier waiters of the line were passed once more. */
   serve(waiter: W): void {
     const before = this.places.get(waiter)!.previous
     if (before === undefined) return
@@ -77,13 +72,13 @@ class Line<W extends Fair> {
     return this.servedAt === other.servedAt ? this.eldest.ticket < other.eldest.ticket : this.servedAt < other.servedAt
   }
 
-  /** By the credit for the amount, ties by ticket. */
+  /** By the credit relative to the amount; equal credits by ticket. */
   goesBefore(other: Line<W>): boolean {
     const order = compare(this.credit, this.next.amount, other.credit, other.next.amount)
     return order === 0 ? this.next.ticket < other.next.ticket : order > 0
   }
 
-  /** Whom it sends next, by its credit now. */
+  /** Chooses the next waiter of the line by its credit at this time. */
   consider(now: number): void {
     this.credit = this.share.creditAt(now)
     this.next =
@@ -93,19 +88,22 @@ class Line<W extends Fair> {
   }
 }
 
-export class FairQueue<W extends Fair> extends WaitQueue<W> {
-  /** Who was chosen last, while it waits. */
-  chosen: W | undefined = undefined
+export class FairQueue<W extends Queued = Queued> extends WaitQueue<W> implements Queue<W> {
+  private readonly stands = new Map<W, Linked<W>>()
   private readonly lines = new Map<Share, Line<W>>()
   private served = 0
-  /** What every line that waited was served for its expected use: who comes back does not make up for its absence. */
+  /** The grants relative to the expected use that every line has had. A line that comes back starts here, without arrears. */
   turn = 0
-  /** Of requests without a token. */
+  /** The share of requests without a token. */
   private readonly nobody = new Share(0, 0)
 
-  override add(waiter: W): Place<W> {
+  get strict(): boolean {
+    return false
+  }
+
+  override add(waiter: W): Linked<W> {
     if (!ahead(waiter)) {
-      const share = waiter.share ?? this.nobody
+      const share = this.shareOf(waiter)
       let line = this.lines.get(share)
       if (line === undefined) {
         this.lines.set(share, (line = new Line(share, this.served)))
@@ -113,33 +111,29 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
       }
       line.add(waiter)
     }
-    return super.add(waiter)
+    const place = super.add(waiter)
+    this.stands.set(waiter, place)
+    return place
   }
 
-  override remove(place: Place<W>): void {
+  override remove(place: Linked<W>): void {
     super.remove(place)
     const { waiter } = place
-    if (this.chosen === waiter) this.chosen = undefined
+    this.stands.delete(waiter)
     if (ahead(waiter)) return
     const line = this.lineOf(waiter)
     line.remove(waiter)
     if (line.byTicket.size === 0) this.lines.delete(line.share)
   }
 
-  /** Those who wait for a share. */
-  of(share: Share): ReadonlyArray<W> {
-    const waiters = [...(this.lines.get(share)?.byTicket ?? [])]
-    for (const waiter of this) {
-      if (!ahead(waiter)) break
-      if (waiter.share === share) waiters.push(waiter)
-    }
-    return waiters
+  candidate(_previous: Linked<W> | undefined, seen: number, now: number): Linked<W> | undefined {
+    return seen === 0 ? this.choose(now) : undefined
   }
 
-  /** Whose turn it is now. */
-  choose(now: number): W | undefined {
-    const first = this.first?.waiter
-    if (first === undefined || ahead(first)) return (this.chosen = first)
+  /** The waiter to serve next. */
+  private choose(now: number): Linked<W> | undefined {
+    const { first } = this
+    if (first === undefined || ahead(first.waiter)) return first
     const passedFrom = this.served - MAX_PASSED * (this.lines.size - 1)
     let longest: Line<W> | undefined
     let best: Line<W> | undefined
@@ -148,11 +142,11 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
       if (line.servedAt <= passedFrom && (longest === undefined || line.waitsLongerThan(longest))) longest = line
       if (best === undefined || line.goesBefore(best)) best = line
     }
-    return (this.chosen = (longest ?? this.behind(best!)).next)
+    return this.stands.get((longest ?? this.behind(best!)).next)
   }
 
   /** Expects a waiter of this queue, before it leaves. An extension passes nobody. */
-  serve(waiter: W): void {
+  serve({ waiter }: Linked<W>): void {
     if (ahead(waiter)) return
     let least = Infinity
     for (const { share } of this.lines.values()) least = Math.min(least, share.turn)
@@ -163,7 +157,7 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
     line.share.turn += waiter.amount / weight(line.share)
   }
 
-  /** The line that is furthest behind this one, if any is too far. */
+  /** The line that is furthest behind this one by more than the bound, or else this one. */
   private behind(line: Line<W>): Line<W> {
     let furthest = line
     let most = MAX_BEHIND
@@ -177,13 +171,17 @@ export class FairQueue<W extends Fair> extends WaitQueue<W> {
   }
 
   private lineOf(waiter: W): Line<W> {
-    return this.lines.get(waiter.share ?? this.nobody)!
+    return this.lines.get(this.shareOf(waiter))!
+  }
+
+  private shareOf({ payer }: W): Share {
+    return payer instanceof Share ? payer : this.nobody
   }
 }
 
-/** By an order, ties by ticket. */
+/** By an order, equal ones by ticket. */
 const earlier = (one: Ranked, other: Ranked, order: number): boolean =>
   order === 0 ? one.ticket < other.ticket : order < 0
 
-/** An extension goes before all who hold nothing. */
+/** An extension goes before requests that hold nothing. */
 const ahead = (waiter: Ranked): boolean => waiter.priority === Infinity

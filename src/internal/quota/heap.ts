@@ -1,4 +1,4 @@
-/** What goes before all others, where anything may leave: adding and removing are O(log n), reading the first is O(1). */
+/** A heap from which any item can be removed. Adding and removing are O(log n), reading the first is O(1). */
 export class Heap<A> {
   private readonly before: (one: A, other: A) => boolean
   private readonly items: Array<A> = []
@@ -16,7 +16,7 @@ export class Heap<A> {
     this.settle(item, this.items.length)
   }
 
-  /** Expects an item that is in it. */
+  /** Expects an item of this heap. */
   remove(item: A): void {
     const place = this.places.get(item)!
     this.places.delete(item)
@@ -24,7 +24,7 @@ export class Heap<A> {
     if (last !== item) this.settle(last, place)
   }
 
-  /** Puts an item where it belongs, from a place that is free. */
+  /** Puts an item into its right place, starting at a free one. */
   private settle(item: A, place: number): void {
     const { before, items } = this
     while (place > 0) {

@@ -1,24 +1,27 @@
 /**
- * The credit account of a token of a named quota. Credits order those who wait, and never gate admission.
+ * The credit account of a token of a named quota. Credits order the waiters and never decide whether a request is admitted.
  *
- * A share earns a tenth of its expected use per millisecond, up to a hundred times it, so it is full after a second. What is
- * granted is taken off, also below zero; what a settlement gives back of it comes back. All is counted in whole tenths of a unit.
+ * A share earns a tenth of its expected use per millisecond, up to a hundred times its expected use, so it is full after a
+ * second. Grants are subtracted, also below zero, and refunds are added again. Credits are counted in whole tenths of a unit.
  */
+import { type BudgetExceeded, FailedReservation, Rejected } from "../../BudgetError.ts"
+import type { Payer } from "../../BudgetStore.ts"
+
 const MAX = Number.MAX_SAFE_INTEGER
 
-/** How long it takes from 0 to the most, in milliseconds. */
+/** The time in which an empty share earns its maximum, in milliseconds. */
 const FULL_AFTER = 1_000
 
-/** The most of which all credits are safe integers. */
+/** The greatest expected use for which all credits are safe integers. */
 export const MAX_EXPECTED_USE = Math.floor(MAX / FULL_AFTER)
 
-export class Share {
+export class Share implements Payer {
   expectedUse: number
-  /** Who takes over what comes back after the end. */
+  /** The share that receives refunds after the end of this one. */
   heir: Share | undefined = undefined
-  /** What it was served while others waited, for its expected use. */
+  /** The grants that it had while others waited, relative to its expected use. */
   turn = 0
-  /** Why nothing can be asked any more. */
+  /** Why the token has ended. */
   ended: string | undefined = undefined
   private tenths: number
   private at: number
@@ -29,10 +32,10 @@ export class Share {
     this.tenths = tenths
   }
 
-  /** In tenths of a unit. */
+  /** The credit in tenths of a unit. */
   creditAt(now: number): number {
     const elapsed = now - this.at
-    // As with the books, a clock that went back is waited for, unless from further back than it takes to earn all.
+    // As with the books, a clock that stepped back is waited for, unless the step is longer than the time to earn all credit.
     if (elapsed > 0) this.add(this.expectedUse, Math.min(elapsed, FULL_AFTER))
     if (elapsed > 0 || elapsed < -FULL_AFTER) this.at = now
     return this.tenths
@@ -44,14 +47,14 @@ export class Share {
     share.add(amount, -10)
   }
 
-  /** What was held above what was charged; below zero for an overage. */
+  /** Adds the part of a grant that was not charged; below zero for an overage. */
   giveBack(amount: number, now: number): void {
     const share = living(this)
     share.creditAt(now)
     share.add(amount, 10)
   }
 
-  /** A share of a part of what is expected, with the same part of the credit, rounded towards zero. */
+  /** Splits off a share with a part of the expected use and the same part of the credit, rounded towards zero. */
   split(expectedUse: number, now: number): Share {
     const credit = this.creditAt(now)
     const part = this.expectedUse === 0 ? 0 : Number((BigInt(credit) * BigInt(expectedUse)) / BigInt(this.expectedUse))
@@ -63,12 +66,12 @@ export class Share {
   }
 
   /**
-   * Takes over what another share has, up to the most, and what comes back to it later. `turn` is what every share was served
-   * that was there all the time.
+   * Takes over the expected use and the credit of another share, up to their maxima, and its later refunds. `turn` is the grants
+   * relative to the expected use that every share with waiters has had.
    */
   absorb(other: Share, now: number, turn: number): void {
     const credit = this.creditAt(now) + other.creditAt(now)
-    // What both were served, for what both expect: a part that is split off, used and merged costs what it used.
+    // The grants of both relative to the expected use of both: a part that is split off, used and merged costs what it used.
     const [mine, its] = [Math.max(this.turn, turn), Math.max(other.turn, turn)]
     this.turn = mine + ((its - mine) * weight(other)) / (weight(this) + weight(other))
     this.expectedUse = Math.min(this.expectedUse + other.expectedUse, MAX_EXPECTED_USE)
@@ -79,9 +82,16 @@ export class Share {
     other.heir = this
   }
 
-  /** Dies when the token is no more. */
-  check(): void {
+  assertOpen(): void {
     if (this.ended !== undefined) throw new Error(this.ended)
+  }
+
+  /** A denial is a rejection by the resource, except that an amount that can never fit stays `BudgetExceeded`. */
+  errorOf(exceeded: BudgetExceeded, neverFits: boolean): BudgetExceeded | FailedReservation {
+    if (neverFits) return exceeded
+    const { budget, requested, retryAfter } = exceeded
+    const reason = new Rejected(retryAfter === undefined ? {} : { estimatedWait: retryAfter })
+    return new FailedReservation({ budget, requested, reason })
   }
 
   private add(amount: number, times: number): void {
@@ -93,7 +103,7 @@ export class Share {
   }
 }
 
-/** What it is served is counted for this: who expects nothing has its turn too. */
+/** The divisor of the grants of a share. At least 1, so that a share that expects nothing is served too. */
 export const weight = ({ expectedUse }: Share): number => Math.max(1, expectedUse)
 
 const living = (share: Share): Share => {
@@ -102,7 +112,10 @@ const living = (share: Share): Share => {
   return last
 }
 
-/** Whether a credit of `one` for an amount of `a` goes before one of `other` for `b`, exactly; 0 when they are level. */
+/**
+ * Compares a credit of `one` for an amount of `a` with one of `other` for `b`, exactly. Above 0: the first goes before the
+ * second.
+ */
 export const compare = (one: number, a: number, other: number, b: number): number => {
   if (a === b) return one - other
   const left = one * b

@@ -1,12 +1,13 @@
-/** Tokens of named quotas. What a token may do is kept apart from it, by its identity, so that no copy may do the same. */
+/** Tokens of named quotas. The state of a token is kept outside of it, by its identity, so that a copy has no rights. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type * as Store from "../../BudgetStore.ts"
-import { type Options, type QuotaToken, Used, type Value } from "../../QuotaToken.ts"
+import { type Options, type QuotaToken, Used, type Value } from "../../quota/QuotaToken.ts"
 import type * as Reservation from "../../Reservation.ts"
-import { type AnyFiber, nowOf } from "../memory/account.ts"
-import { type Reservable, reserve, withReservation } from "../reservable.ts"
+import { type Reservable, SingleLayout } from "../face/layout.ts"
+import { reserve, withCharge } from "../face/reservable.ts"
+import { nowOf } from "../runtime/clock.ts"
 import { MAX_EXPECTED_USE, type Share } from "./share.ts"
 
 /** A named resource, as far as its tokens know it. */
@@ -14,12 +15,14 @@ export interface Named {
   readonly name: string
   readonly store: Store.BudgetStore["Service"]
   readonly account: Store.Account
+  /** The queues that the store has made for the resource. */
+  readonly queues: Set<{ readonly turn: number }>
   tokens: number
-  /** Tells that there are more tokens, or fewer. */
-  readonly changed: (fiber: AnyFiber) => void
+  /** Counts a change of the number of tokens. */
+  readonly changed: (fiber: Store.AnyFiber) => void
 }
 
-/** What a token stands for. */
+/** The state of a token. */
 export interface State {
   readonly of: Named
   readonly share: Share
@@ -33,12 +36,12 @@ const states = new WeakMap<object, State>()
 export const stateOf = (token: unknown): State => {
   const state = typeof token === "object" && token !== null ? states.get(token) : undefined
   if (state === undefined) {
-    throw new TypeError("This is not a QuotaToken: they come from Quota.acquire and split, and a copy of one is none")
+    throw new TypeError("This is not a QuotaToken: tokens come from Quota.acquire and split, and a copy is not a token")
   }
   return state
 }
 
-/** The operations are got from here, so that a token has nothing of its own that could be copied. */
+/** The prototype of tokens. It has the operations, so that a token has no properties that could be copied. */
 const operations = Object.freeze({
   get resource(): string {
     return stateOf(this).of.name
@@ -46,7 +49,7 @@ const operations = Object.freeze({
   get expectedUse(): Effect.Effect<number> {
     const { share } = stateOf(this)
     return Effect.sync(() => {
-      share.check()
+      share.assertOpen()
       return share.expectedUse
     })
   },
@@ -60,13 +63,17 @@ const operations = Object.freeze({
       amount: number,
       use: (reservation: Reservation.Reservation<number>) => Effect.Effect<B, E, R>,
       options?: Options
-    ) => withReservation(layout, amount, use, options, settleUsed)
+    ) =>
+      Effect.map(
+        withCharge(layout, amount, use, options, (answer) => (answer instanceof Used ? answer.used : undefined)),
+        valueOf
+      )
   },
   get split() {
     const state = stateOf(this)
     return (expectedUse: number) =>
       issue(state.of, (now) => {
-        state.share.check()
+        state.share.assertOpen()
         checkExpectedUse(state.of.name, expectedUse)
         const has = state.share.expectedUse
         if (expectedUse > has) {
@@ -79,20 +86,16 @@ const operations = Object.freeze({
   },
   get merge() {
     const state = stateOf(this)
-    return (other: QuotaToken) => Effect.withFiberSucceed((fiber) => merge(fiber, state, stateOf(other)))
+    return (other: QuotaToken) =>
+      Effect.uninterruptible(Effect.withFiber((fiber) => merge(fiber, state, stateOf(other))))
   },
   toJSON(): unknown {
     return { _id: "QuotaToken", resource: stateOf(this).of.name }
   }
 })
 
-const settleUsed = <B>(reservation: Reservation.Reservation<number>, answer: B): Effect.Effect<Value<B>> => {
-  // A conditional type cannot be narrowed to, but it says what the class is asked here.
-  const value = (value: unknown) => value as Value<B>
-  return answer instanceof Used
-    ? Effect.as(reservation.commit(answer.used), value(answer.value))
-    : Effect.succeed(value(answer))
-}
+/** The cast is needed since TypeScript does not narrow to a conditional type. */
+const valueOf = <B>(answer: B): Value<B> => (answer instanceof Used ? answer.value : answer) as Value<B>
 
 export const checkExpectedUse = (name: string, expectedUse: number): void => {
   if (Number.isSafeInteger(expectedUse) && expectedUse >= 0 && expectedUse <= MAX_EXPECTED_USE) return
@@ -101,7 +104,7 @@ export const checkExpectedUse = (name: string, expectedUse: number): void => {
   )
 }
 
-/** A new token of the current scope. */
+/** Makes a token for the current scope. */
 export const issue = (
   of: Named,
   make: (now: number) => readonly [share: Share, parent: State | undefined]
@@ -109,16 +112,7 @@ export const issue = (
   Effect.uninterruptible(
     Effect.withFiber((fiber) => {
       const [share, parent] = make(nowOf(fiber))
-      const { account, store } = of
-      const layout: Reservable<number> = {
-        store,
-        accounts: [account],
-        share,
-        encode: (amount, into, at) => {
-          into[at] = amount
-        },
-        decode: (amounts, at) => amounts[at]!
-      }
+      const layout = new SingleLayout(of.store, of.account, { payer: share })
       const state: State = { of, share, layout, parent, children: new Set() }
       parent?.children.add(state)
       of.tokens++
@@ -128,34 +122,53 @@ export const issue = (
       return Effect.as(
         Scope.addFinalizer(
           Context.getUnsafe(fiber.context, Scope.Scope),
-          Effect.withFiberSucceed((fiber) => end(fiber, state, parent, "has been closed with its scope"))
+          Effect.withFiber((fiber) => end(fiber, state, parent, "has been closed with its scope"))
         ),
         token
       )
     })
   )
 
-/** What it has goes to `heir`. Those split from it come to an end first, and leave to it what they have. */
-const end = (fiber: AnyFiber, state: State, heir: State | undefined, why: string): void => {
+/** Ends a token, and gives its expected use and credit to `heir`. The tokens split from it end first and give theirs to it. */
+const end = (fiber: Store.AnyFiber, state: State, heir: State | undefined, why: string): Effect.Effect<void> => {
+  const { of } = state
+  const ended: Array<Share> = []
+  leave(fiber, state, heir, why, ended)
+  if (ended.length === 0) return Effect.void
+  of.changed(fiber)
+  return of.store.adjust(
+    ended.map((share) => [of.account, { _tag: "Withdraw", payer: share, defect: new Error(share.ended) }])
+  )
+}
+
+const leave = (
+  fiber: Store.AnyFiber,
+  state: State,
+  heir: State | undefined,
+  why: string,
+  ended: Array<Share>
+): void => {
   const { children, of, parent, share } = state
   if (share.ended !== undefined) return
-  for (const child of children) end(fiber, child, state, "has been closed with the one it was split from")
+  for (const child of children) leave(fiber, child, state, "has been closed with the one it was split from", ended)
   share.ended = `Quota "${of.name}": the token ${why}`
   parent?.children.delete(state)
   of.tokens--
-  of.store.quotas!.withdraw(fiber, of.account, share, heir?.share, new Error(share.ended))
-  of.changed(fiber)
+  let turn = 0
+  for (const queue of of.queues) turn = Math.max(turn, queue.turn)
+  heir?.share.absorb(share, nowOf(fiber), turn)
+  ended.push(share)
 }
 
-const merge = (fiber: AnyFiber, state: State, other: State): void => {
+const merge = (fiber: Store.AnyFiber, state: State, other: State): Effect.Effect<void> => {
   const refuse = (why: string): Error => new Error(`Quota "${state.of.name}": a token cannot be merged with ${why}`)
-  state.share.check()
+  state.share.assertOpen()
   if (other === state) throw refuse("itself")
   if (other.of.name !== state.of.name) throw refuse(`one of "${other.of.name}"`)
   if (other.of !== state.of) throw refuse("one of another Quota")
-  other.share.check()
+  other.share.assertOpen()
   for (let above = state.parent; above !== undefined; above = above.parent) {
     if (above === other) throw refuse("one that it was split from, since it would end with it")
   }
-  end(fiber, other, state, "has been merged into another")
+  return end(fiber, other, state, "has been merged into another")
 }

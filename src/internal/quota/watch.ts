@@ -1,5 +1,5 @@
 /**
- * A text file that is followed.
+ * Follows the content of a text file.
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -9,16 +9,16 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-/** What was read, or why it could not be read. */
+/** The content of a file, or the reason why it could not be read. */
 export type Content = Result.Result<string, PlatformError>
 
-/** How long a file must have said the same to be taken for whole: it may be written in several steps. */
+/** How long the content must stay the same to be taken as complete: a file may be written in several steps. */
 const SETTLES = "50 millis"
 
-/** How often to look where the file system tells of no change (network mounts, a directory further up that was swapped). */
+/** How often to look if the file system reports no change (network mounts, a directory further up that was swapped). */
 const LOOKS = "5 seconds"
 
-/** What the file says now, and again whenever it says something else. */
+/** Emits the content now and after every change of it. */
 export const contents = (path: string): Stream.Stream<Content, never, FileSystem.FileSystem> =>
   Stream.unwrap(
     Effect.map(FileSystem.FileSystem, (fs) => {
@@ -27,7 +27,7 @@ export const contents = (path: string): Stream.Stream<Content, never, FileSystem
       const next = (last: Content | undefined): Effect.Effect<Content> =>
         Effect.scoped(
           Effect.gen(function* () {
-            // before the file is read, so that a change after that is noticed; anew each time, since links may lead elsewhere now
+            // Before the file is read, so that a later change is noticed. Repeated each time, since links may point elsewhere now.
             const changed = yield* watchDirectories(fs, path)
             let content = yield* read
             if (last === undefined) return content
@@ -59,9 +59,9 @@ const same = (a: Content, b: Content): boolean =>
     : Result.isFailure(b) && a.failure.message === b.failure.message
 
 /**
- * Watches the directory of the file and the one it really is in: a file that is replaced is another file, and only the directory
- * knows. Answers when both are watched, with a latch that opens at the first change. A directory that cannot be watched never
- * tells of one.
+ * Watches the directory of the file and the real directory behind links: a replaced file is another file, which only the
+ * directory reports. Returns when both are watched, with a latch that opens at the first change. A directory that cannot be
+ * watched reports no change.
  */
 const watchDirectories = Effect.fnUntraced(function* (
   fs: FileSystem.FileSystem,
@@ -73,7 +73,7 @@ const watchDirectories = Effect.fnUntraced(function* (
     const ready = Latch.makeUnsafe()
     yield* fs.watch(directory, { onReady: () => ready.openUnsafe() }).pipe(
       Stream.runForEach(() => changed.open),
-      // a watcher that cannot be made may also throw
+      // A watcher that cannot be made may also throw.
       Effect.exit,
       Effect.andThen(ready.open),
       Effect.forkScoped

@@ -4,18 +4,21 @@ import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import type * as Store from "../../BudgetStore.ts"
 import type { Limit } from "../../Limit.ts"
-import { WaitQueue } from "../waitQueue.ts"
-import type { Waiter } from "./waiting.ts"
+import { type Declared, type DeclaredRequest, throttles } from "../admission/denial.ts"
+import { type Linked, type Ranked, WaitQueue } from "../admission/waitQueue.ts"
+import { priorityOf } from "../admission/waiter.ts"
 
-export class SharedAccount implements Store.Account {
+export class SharedAccount implements Declared {
   readonly name: string
-  readonly definition: Store.Definition
+  definition: Store.Definition
+  /** All accounts of this budget in its store, once it is open. */
+  books: object = new Set([this])
   readonly queue = new WaitQueue<Waiter>()
-  /** Those who are told of a change. */
+  /** Raised at every change. */
   readonly listeners = new Set<Signal>()
-  /** Whether the books were told what is declared here. */
+  /** Whether the books have the limits that are declared here. */
   opened = false
-  /** How often who waits was told to ask again. */
+  /** Number of wake-ups so far. */
   wakes = 0
   /** Whether what is settled comes back whole. */
   comesBack = false
@@ -30,7 +33,35 @@ export class SharedAccount implements Store.Account {
   learn(limits: ReadonlyArray<Limit>): void {
     this.comesBack = limits.every(({ _tag }) => _tag === "Concurrency")
   }
+
+  /** After a change of the books. */
+  follow(change: Store.Adjustment): void {
+    if (change._tag !== "SetLimit") return
+    this.learn(change.limits)
+    if (change.enforcement !== undefined) this.definition = { ...this.definition, enforcement: change.enforcement }
+  }
 }
+
+export type SharedRequest = DeclaredRequest<SharedAccount>
+
+export class Waiter implements Ranked {
+  readonly priority: number
+  readonly ticket = tickets++
+  readonly signal = new Signal()
+  readonly accounts: ReadonlyArray<SharedAccount>
+  places: ReadonlyArray<Linked<Waiter>> = []
+
+  constructor(request: SharedRequest) {
+    this.priority = priorityOf(request)
+    this.accounts = request.accounts.filter((_, i) => throttles(request, i))
+  }
+
+  get isFirst(): boolean {
+    return this.places.every((place, i) => this.accounts[i]!.queue.first === place)
+  }
+}
+
+let tickets = 0
 
 export class SharedHold implements Store.Hold {
   readonly id: string
@@ -50,7 +81,7 @@ export class SharedHold implements Store.Hold {
   step = 0
   /** A step whose answer was lost. It is sent again before any other. */
   unanswered: Unanswered | undefined = undefined
-  /** What is to be given back beside. */
+  /** Refund still to be sent with the next step. */
   owed: ReadonlyArray<number> | undefined = undefined
 
   constructor(
@@ -66,6 +97,10 @@ export class SharedHold implements Store.Hold {
     this.onExpiry = onExpiry
     this.beyond = amounts.map(() => 0)
     this.known = known
+  }
+
+  get _tag(): "Hold" {
+    return "Hold"
   }
 }
 

@@ -23,7 +23,7 @@ export interface Settlements {
   readonly reachable: <A>(step: Effect.Effect<A, StoreUnavailable>) => Effect.Effect<A, StoreUnavailable>
   /** Does this too when the store is back, again until it succeeds; once for a `key`, however often it is asked for. */
   readonly retry: (key: object, work: Effect.Effect<void, StoreUnavailable>) => void
-  /** There are books that were not there before: what was put aside has somewhere to go. */
+  /** Books were created: retry the settlements that were parked because their budget did not exist. */
   readonly opened: () => void
 }
 
@@ -153,7 +153,7 @@ export const settlements = (
         if (away !== undefined) return kept(keep)
         return Effect.matchEffect(send(request), {
           onSuccess: (answer) =>
-            answer === undefined ? kept((work) => aside.push(work)) : Effect.succeed(told(answer)),
+            answer === undefined ? kept((work) => aside.push(work)) : Effect.succeed(outcomeOf(answer)),
           onFailure: () => kept(keep)
         })
       })
@@ -192,7 +192,7 @@ const unavailableOf = (cause: Cause.Cause<StoreUnavailable>): StoreUnavailable =
     : new StoreUnavailable({ message: "a step was cut off", cause: error })
 }
 
-const told = ({ cause, charges, late, overran }: Settled): Store.Outcome => ({
+export const outcomeOf = ({ cause, charges, late, overran }: Settled): Store.Outcome => ({
   cause,
   charges,
   overran,
@@ -200,7 +200,7 @@ const told = ({ cause, charges, late, overran }: Settled): Store.Outcome => ({
 })
 
 /** The outcome as far as it is known without the store. */
-const assumed = ({ cause, charges, entries }: SettleRequest): Store.Outcome => ({
+export const assumed = ({ cause, charges, entries }: SettleRequest): Store.Outcome => ({
   cause,
   charges: charges ?? entries.map(({ amount }) => amount),
   overran: []

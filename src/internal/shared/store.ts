@@ -9,23 +9,40 @@ import * as Equal from "effect/Equal"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { SecureRandom } from "effect/crypto"
-import { BudgetExceeded, type FailedReservation, StoreUnavailable } from "../../BudgetError.ts"
+import { type BudgetExceeded, StoreUnavailable } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { adjustedLedgers } from "../adjustment.ts"
-import { check, checkUpTo, type Denial, denialAmong, ended, exceeded, failed, refuse } from "../denial.ts"
-import { ledgerSnapshot, snapshotOf } from "../snapshot.ts"
-import { byCause } from "../tallies.ts"
-import { SharedAccount, SharedHold, Signal, type Unanswered } from "./account.ts"
-import type { Budget, Denied, Ended, Held, SharedBooks } from "./books.ts"
+import {
+  assertAmounts,
+  defectDenial,
+  denialAmong,
+  exceeded,
+  failureDenial,
+  type LimitDenial,
+  settledError
+} from "../admission/denial.ts"
+import { amountsWithin } from "../admission/upTo.ts"
+import { adjustedLedgers } from "../books/adjustment.ts"
+import { ledgerSnapshot, snapshotOf } from "../books/snapshot.ts"
+import { byCause } from "../books/tally.ts"
+import { type SharedRequest, SharedAccount, SharedHold, Signal, type Unanswered } from "./account.ts"
+import type { Budget, Denied, Ended, Held, SettleRequest, SharedBooks } from "./books.ts"
 import type { Journal } from "./journal.ts"
 import { settingsOf, type SharedOptions } from "./options.ts"
-import { type Settlements, settlements, within } from "./settling.ts"
-import { outside } from "./transaction.ts"
-import { admit, type Answer, blocked, type SharedRequest, wake } from "./waiting.ts"
+import {
+  assertLedgerChanges,
+  assertNoDiscipline,
+  assertRequest,
+  type Restore,
+  SharedPending,
+  unknownDenial
+} from "./requests.ts"
+import { assumed, outcomeOf, type Settlements, settlements, within } from "./settling.ts"
+import { localBooksError, outside } from "./transaction.ts"
+import { admit, blocked, postponed, type Postponed, type Reply, wake } from "./waiting.ts"
 
 /** Accounts and holds are opaque to the faces, which hand each back to the store it came from. */
-const mine = (request: Store.Request): SharedRequest => request as SharedRequest
+const mine = (accounts: ReadonlyArray<Store.Account>) => accounts as ReadonlyArray<SharedAccount>
 
 /** How often a hold is renewed before it would expire. */
 const RENEWALS = 3
@@ -156,9 +173,8 @@ export const sharedStore = (
           const deferred = (hold.settling = Deferred.makeUnsafe<Store.Outcome>())
           open.delete(hold)
           const all = charges ?? [...hold.held]
-          const told = settling.settle(requestOf(hold, cause, all))
           const settled: Effect.Effect<Store.Outcome> = keepsAllowance(hold, all)
-            ? told
+            ? settling.settle(requestOf(hold, cause, all))
             : Effect.succeed({ cause, charges: all, overran: [] })
           return Effect.tap(settled, (outcome) => {
             hold.outcome = outcome
@@ -213,7 +229,7 @@ export const sharedStore = (
 
     // -- holding ------------------------------------------------------------------------------------------------------
 
-    type Asked = SharedHold | Denial<SharedAccount> | StoreUnavailable | "ended"
+    type Asked = SharedHold | Refused | StoreUnavailable | "ended"
 
     /** Asks the books once. Not interruptible. */
     const ask = (request: SharedRequest): Effect.Effect<Asked> =>
@@ -234,14 +250,15 @@ export const sharedStore = (
       })
       return Effect.matchEffect(reopening(request.accounts, step), {
         onSuccess: (answer): Effect.Effect<Asked> =>
-          Effect.sync(() => {
-            if (answer._tag === "Denied") return denialIn(request, answer)
-            if (answer._tag === "Ended") return "ended"
+          Effect.suspend((): Effect.Effect<Asked> => {
+            if (answer._tag === "Denied") return Effect.succeed(refusedIn(request, answer))
+            if (answer._tag === "Ended") return Effect.succeed("ended")
             answer.amounts.forEach((amount, i) => {
               hold.held[i] = amount
             })
             open.add(hold)
-            return hold
+            const rest = beyondConsistent(request, answer.amounts)
+            return rest === undefined ? Effect.succeed(hold) : Effect.as(reduce(hold, rest), hold)
           }),
         onFailure: (unavailable): Effect.Effect<Asked> => {
           if (!sent) return Effect.succeed(unavailable)
@@ -252,6 +269,7 @@ export const sharedStore = (
       })
     }
 
+    /** More up to an amount is only requested of one account, by leases, so it is consistent as it is. */
     const askMore = (request: SharedRequest, hold: SharedHold): Effect.Effect<Asked> =>
       hold.turn.withPermit(
         Effect.suspend(() => {
@@ -265,7 +283,7 @@ export const sharedStore = (
               return unavailable
             },
             onSuccess: (answer): Asked => {
-              if (answer._tag === "Denied") return denialIn(request, answer)
+              if (answer._tag === "Denied") return refusedIn(request, answer)
               if (answer._tag === "Ended") return "ended"
               answer.amounts.forEach((amount, i) => {
                 hold.held[i]! += amount
@@ -354,102 +372,127 @@ export const sharedStore = (
         })
       )
 
-    const denialIn = (request: SharedRequest, { ledgers, now, own }: Denied): Denial<SharedAccount> =>
-      denialAmong(
+    const refusedIn = (request: SharedRequest, { ledgers, now, own }: Denied): Refused => {
+      const ownOf = (i: number, ledger: Ledger.Ledger) => own[i]![ledgers[i]!.indexOf(ledger)]!
+      const denial = denialAmong(
         request,
         now,
         (i) => ledgers[i]!,
-        (i, _, ledger) => own[i]![ledgers[i]!.indexOf(ledger)]!,
+        (i, _, ledger) => ownOf(i, ledger),
         false
       )!
-
-    const unavailable = (request: SharedRequest, reason: StoreUnavailable): Answer<SharedHold> => {
-      const local = settings.allowWithin > 0 ? allow(request) : undefined
-      if (local !== undefined) return Effect.succeed(local)
-      if (settings.onUnavailable === "fail") return Effect.fail(failed(request, request.accounts[0]!, reason))
-      const [account] = request.accounts
-      if (account!.definition.enforcement === "throttle") return Infinity
-      const error = new BudgetExceeded({
-        budget: account!.name,
-        limit: account!.definition.limits[0]!,
-        requested: request.amounts[0]!,
-        available: 0,
-        retryAfter: Duration.millis(pollInterval)
+      let earliest = 0
+      ledgers.forEach((of, i) => {
+        for (const ledger of of) {
+          const returned = ledger.held - ownOf(i, ledger)
+          earliest = Math.max(earliest, Ledger.retryAfter(ledger, request.amounts[i]!, now, returned) ?? 0)
+        }
       })
-      return account!.definition.enforcement === "terminate" ? Effect.die(error) : Effect.fail(error)
+      return { ...postponed(denial.turnAfter ?? Infinity, earliest), denial }
     }
 
-    /** What asking means for who asked: an end, or how long to wait. */
-    const answerOf = (request: SharedRequest, asked: Asked): Answer<SharedHold> => {
-      if (asked instanceof SharedHold) return Effect.succeed(asked)
-      if (asked instanceof StoreUnavailable) return unavailable(request, asked)
-      if (asked === "ended") return expired(request)
-      // Who waits is only rejected by a budget that rejects when it is its turn, which it is.
-      return asked.never || (asked.decided && asked.turnAfter === undefined) ? refuse(asked) : asked.turnAfter!
+    /** While the store is away: out of the allowance, if there is enough. */
+    const fromAllowance = (request: SharedRequest): SharedHold | undefined =>
+      settings.allowWithin > 0 ? allow(request) : undefined
+
+    const replyWithout = (request: SharedRequest, reason: StoreUnavailable): Reply => {
+      const local = fromAllowance(request)
+      if (local !== undefined) return local
+      const account = request.accounts[0]!
+      if (settings.onUnavailable === "fail") return failureDenial(request, account, reason)
+      return account.definition.enforcement === "throttle" ? postponed(Infinity) : unknownDenial(request, pollInterval)
     }
 
-    const expired = (request: SharedRequest): Effect.Effect<never, FailedReservation> =>
+    const replyOf = (request: SharedRequest, asked: Asked): Reply => {
+      if (asked instanceof SharedHold) return asked
+      if (asked instanceof StoreUnavailable) return replyWithout(request, asked)
+      if (asked === "ended") return expiredDenial(request)
+      // A waiter asks when it is first. Only then does a budget that rejects reject it.
+      const { denial } = asked
+      return denial.never || (denial.decided && denial.turnAfter === undefined) ? denial : asked
+    }
+
+    const expiredDenial = (request: SharedRequest): Store.Denial =>
       (request.into as SharedHold | undefined)?.settling !== undefined
-        ? Effect.die(ended(request.accounts))
-        : Effect.fail(
-            failed(
-              request,
-              request.accounts[0]!,
-              new StoreUnavailable({ message: "the reservation expired while the store could not be reached" })
-            )
+        ? defectDenial(settledError(request.accounts))
+        : failureDenial(
+            request,
+            request.accounts[0]!,
+            new StoreUnavailable({ message: "the reservation expired while the store could not be reached" })
           )
 
-    const hold = (
-      request: SharedRequest,
-      restore: Store.Restore
-    ): Effect.Effect<Store.Hold, BudgetExceeded | FailedReservation> =>
-      Effect.suspend(() => {
-        check(request.accounts, request.amounts, request.into)
-        if (request.upTo !== undefined) checkUpTo(request.accounts, request.amounts, request.upTo)
-        const asked = Effect.suspend(() => ask(request))
-        const first = Effect.map(asked, (asked) =>
-          // At once, a budget that rejects does so.
-          typeof asked === "object" && "decided" in asked && asked.decided ? refuse(asked) : answerOf(request, asked)
-        )
-        const again = Effect.map(asked, (asked) => answerOf(request, asked))
-        return admit(request, first, again, pollInterval, restore)
-      })
+    /**
+     * Two options are ignored here. `patience`: a request for as much as fits takes that as soon as its least amounts fit.
+     * `counted`: the tallies count every hold.
+     */
+    const hold = (request: SharedRequest, restore: Restore): Effect.Effect<Store.Hold | Store.Denial> => {
+      const asked = Effect.suspend(() => ask(request))
+      const first = Effect.map(asked, (asked) =>
+        // At once, a budget that rejects does so.
+        isRefused(asked) && asked.denial.decided ? asked.denial : replyOf(request, asked)
+      )
+      const again = Effect.map(asked, (asked) => replyOf(request, asked))
+      return admit(request, first, again, pollInterval, restore)
+    }
 
-    const tryHold = (request: SharedRequest): Effect.Effect<Store.Hold | undefined> =>
+    const tryHold = (request: SharedRequest): Effect.Effect<Store.Hold | Store.Denial> =>
       Effect.suspend(() => {
-        check(request.accounts, request.amounts, request.into)
-        if (blocked(request)) return Effect.undefined
+        if (blocked(request)) return Effect.succeed(unknownDenial(request, undefined))
         return Effect.map(ask(request), (asked) => {
           if (asked instanceof SharedHold) return asked
-          return asked instanceof StoreUnavailable && settings.allowWithin > 0 ? allow(request) : undefined
+          if (asked === "ended") return expiredDenial(request)
+          if (isRefused(asked)) return asked.denial
+          return fromAllowance(request) ?? failureDenial(request, request.accounts[0]!, asked)
         })
       })
 
-    /** It was spent, whatever happens to the store meanwhile. */
-    const charge = (request: SharedRequest): Effect.Effect<void, BudgetExceeded> =>
+    const settlementOf = (accounts: ReadonlyArray<SharedAccount>, amounts: ReadonlyArray<number>): SettleRequest => ({
+      id: newId(),
+      cause: "committed",
+      charges: amounts,
+      entries: accounts.map(({ name }, i) => ({ budget: name, amount: amounts[i]! }))
+    })
+
+    /** Charges amounts at once that were not held. They were spent, whatever happens to the store meanwhile. */
+    const chargeNow = <E>(
+      accounts: ReadonlyArray<SharedAccount>,
+      amounts: ReadonlyArray<number>,
+      onDenied: (denied: Denied, settlement: SettleRequest) => Effect.Effect<Store.Outcome, E>
+    ): Effect.Effect<Store.Outcome, E> =>
       Effect.uninterruptible(
         Effect.suspend(() => {
-          check(request.accounts, request.amounts, undefined)
-          const id = newId()
-          const entries = request.accounts.map(({ name }, i) => ({ budget: name, amount: request.amounts[i]! }))
-          return Effect.matchEffect(reopening(request.accounts, books.charge({ id, entries })), {
-            onSuccess: (answer): Effect.Effect<void, BudgetExceeded> =>
-              answer._tag === "Settled"
-                ? Effect.void
-                : Effect.fail(
-                    exceeded(
-                      denialAmong(
-                        request,
-                        answer.now,
-                        (i) => answer.ledgers[i]!,
-                        () => 0,
-                        true
-                      )!
-                    )
-                  ),
-            onFailure: () => settling.later({ id, cause: "committed", charges: request.amounts, entries })
+          assertAmounts(accounts, amounts)
+          const settlement = settlementOf(accounts, amounts)
+          return Effect.matchEffect(reopening(accounts, books.charge(settlement)), {
+            onSuccess: (answer): Effect.Effect<Store.Outcome, E> =>
+              answer._tag === "Settled" ? Effect.succeed(outcomeOf(answer)) : onDenied(answer, settlement),
+            onFailure: () => Effect.as(settling.later(settlement), assumed(settlement))
           })
         })
+      )
+
+    const record = (
+      accounts: ReadonlyArray<SharedAccount>,
+      amounts: ReadonlyArray<number>
+    ): Effect.Effect<Store.Outcome, BudgetExceeded> =>
+      chargeNow(accounts, amounts, ({ ledgers, now }) => {
+        const denial = denialAmong(
+          { accounts, amounts },
+          now,
+          (i) => ledgers[i]!,
+          () => 0,
+          true
+        )
+        return Effect.fail(exceeded(denial!))
+      })
+
+    /** What does not fit is charged as the settlement of a hold that the books do not know: it leaves debt. */
+    const charge = (
+      accounts: ReadonlyArray<SharedAccount>,
+      amounts: ReadonlyArray<number>
+    ): Effect.Effect<Store.Outcome> =>
+      chargeNow(accounts, amounts, (_, settlement) =>
+        Effect.map(settling.settle(settlement), ({ cause, charges, overran }) => ({ cause, charges, overran }))
       )
 
     // -- reading and changing -----------------------------------------------------------------------------------------
@@ -474,29 +517,31 @@ export const sharedStore = (
       )
     }
 
-    const changes = (account: SharedAccount): Stream.Stream<Store.Snapshot> =>
+    const changes = (of: ReadonlyArray<SharedAccount>): Stream.Stream<ReadonlyArray<Store.Snapshot>> =>
       Stream.suspend(() => {
         const signal = new Signal()
-        let told: Store.Snapshot | undefined
-        account.listeners.add(signal)
-        const next: Effect.Effect<Store.Snapshot> = Effect.suspend(() => {
+        let latest: ReadonlyArray<Store.Snapshot> | undefined
+        for (const { listeners } of of) listeners.add(signal)
+        const next: Effect.Effect<ReadonlyArray<Store.Snapshot>> = Effect.suspend(() => {
           const wait =
-            told === undefined
+            latest === undefined
               ? Effect.void
               : Effect.asVoid(Effect.timeoutOption(signal.wait, Duration.millis(pollInterval)))
-          // While the store is away, nothing is told.
-          const read = Effect.catch(readAll([account]), () =>
-            Effect.as(Effect.sleep(Duration.millis(pollInterval)), [])
+          // While the store is away, nothing is emitted.
+          const read = Effect.catch(readAll(of), () =>
+            Effect.as(Effect.sleep(Duration.millis(pollInterval)), undefined)
           )
-          return Effect.flatMap(Effect.andThen(wait, read), ([snapshot]) => {
-            if (snapshot === undefined || Equal.equals(snapshot, told)) return next
-            told = snapshot
-            return Effect.succeed(snapshot)
+          return Effect.flatMap(Effect.andThen(wait, read), (snapshots) => {
+            if (snapshots === undefined || Equal.equals(snapshots, latest)) return next
+            latest = snapshots
+            return Effect.succeed(snapshots)
           })
         })
         return Stream.ensuring(
           Stream.fromEffectRepeat(next),
-          Effect.sync(() => account.listeners.delete(signal))
+          Effect.sync(() => {
+            for (const { listeners } of of) listeners.delete(signal)
+          })
         )
       })
 
@@ -544,14 +589,17 @@ export const sharedStore = (
     )
 
     return {
+      group: {},
       expiresAfter,
       open: (definition) =>
         Effect.acquireRelease(
           Effect.suspend(() => {
+            assertNoDiscipline(definition)
             const account = new SharedAccount(definition)
             const add = Effect.sync(() => {
               const same = accounts.get(account.name) ?? new Set()
               accounts.set(account.name, same.add(account))
+              account.books = same
               if (!account.opened) declareLater(account)
               return account
             })
@@ -570,11 +618,18 @@ export const sharedStore = (
               if (same?.size === 0) accounts.delete(account.name)
             })
         ),
-      hold: (request, restore) => outside(request.accounts, hold(mine(request), restore)),
-      tryHold: (request) => outside(request.accounts, tryHold(mine(request))),
-      charge: (request) => outside(request.accounts, charge(mine(request))),
-      reduce: (hold, amounts) => reduce(hold as SharedHold, amounts),
-      settle: (hold, cause, charges) => settle(hold as SharedHold, cause, charges),
+      hold: (fiber, accounts, amounts, options) => {
+        assertRequest(fiber, accounts, amounts, options)
+        const request: SharedRequest = { ...options, accounts: mine(accounts), amounts }
+        return new SharedPending((restore) => (request.wait === false ? tryHold(request) : hold(request, restore)))
+      },
+      holdWith: (_fiber, { accounts }) => {
+        throw localBooksError(accounts)
+      },
+      record: (accounts, amounts) => outside(accounts, record(mine(accounts), amounts)),
+      charge: (accounts, amounts) => outside(accounts, charge(mine(accounts), amounts)),
+      reduce: (_fiber, hold, amounts) => reduce(hold as SharedHold, amounts),
+      settle: (_fiber, hold, cause, charges) => hold.outcome ?? settle(hold as SharedHold, cause, charges),
       report: (hold, progress) => {
         const shared = hold as SharedHold
         shared.progress = progress
@@ -582,29 +637,49 @@ export const sharedStore = (
       adjust: (changes) =>
         orDie(
           Effect.suspend(() => {
-            const all = changes.map(([account]) => account as SharedAccount)
+            const all = assertLedgerChanges<SharedAccount>(changes)
+            const of = all.map(([account]) => account)
             const step = books.update(
-              all.map(({ name }) => name),
+              of.map(({ name }) => name),
               (budgets, now) =>
                 budgets.map((budget, i) => {
-                  const { definition, name } = all[i]!
+                  const [{ definition, name }, change] = all[i]!
                   const before = budget ?? fresh(definition, now)
-                  return { ...before, ledgers: adjustedLedgers(name, before.ledgers, changes[i]![1], now) }
+                  return { ...before, ledgers: adjustedLedgers(name, before.ledgers, change, now) }
                 })
             )
-            return Effect.map(Effect.andThen(ready(all), within(step, settings)), () =>
-              all.forEach((account, i) => {
-                const [, change] = changes[i]!
-                if (change._tag === "SetLimit") account.learn(change.limits)
+            return Effect.map(Effect.andThen(ready(of), within(step, settings)), () => {
+              for (const [account, change] of all) {
+                account.follow(change)
                 wake(account)
-              })
-            )
+              }
+            })
           })
         ),
-      read: (of) => orDie(readAll(of as ReadonlyArray<SharedAccount>)),
-      changes: (account) => changes(account as SharedAccount)
+      read: (accounts) => orDie(readAll(mine(accounts))),
+      changes: (accounts) => changes(mine(accounts))
     }
   })
+
+/** The books have denied a request. */
+interface Refused extends Postponed {
+  readonly denial: LimitDenial<SharedAccount>
+}
+
+const isRefused = (asked: object | string): asked is Refused =>
+  typeof asked === "object" && "_tag" in asked && asked._tag === "Postponed"
+
+/** What was granted beyond one consistent amount: the books grant as much as fits of each budget by itself. */
+const beyondConsistent = (
+  { amounts, upTo }: SharedRequest,
+  granted: ReadonlyArray<number>
+): ReadonlyArray<number> | undefined => {
+  if (upTo === undefined || granted.every((amount, i) => amount === upTo.wanted[i])) return undefined
+  const consistent = amountsWithin(amounts, upTo, granted)!
+  return granted.some((amount, i) => amount > consistent[i]!)
+    ? granted.map((amount, i) => amount - consistent[i]!)
+    : undefined
+}
 
 /** Whether a step is tried at all. */
 type Reach = Settlements["reachable"]
@@ -613,7 +688,7 @@ const entriesOf = ({ accounts, amounts, upTo }: SharedRequest) =>
   accounts.map(({ name }, i) => ({
     budget: name,
     amount: amounts[i]!,
-    ...(upTo !== undefined && { upTo: upTo[i]! })
+    ...(upTo !== undefined && { upTo: upTo.wanted[i]! })
   }))
 
 const fresh = ({ limits }: Store.Definition, now: number): Budget => ({

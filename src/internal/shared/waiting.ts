@@ -1,46 +1,23 @@
 /**
- * Who waits in this process for budgets that it shares with others. Only who is first in all its queues asks the store, when a
- * notification comes, when time has freed enough, or from time to time: one asks for a process and budget, whoever waits behind.
+ * The requests of this process that wait for budgets shared with others. Only a waiter that is first in all its queues asks the
+ * store: when a notification comes, when time has freed enough, or from time to time. So one waiter asks for each process and
+ * budget, however many wait behind it.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { type BudgetExceeded, type FailedReservation, QueueFull, TimedOut } from "../../BudgetError.ts"
+import { QueueFull } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
-import { failed, patienceOf } from "../denial.ts"
-import type { Place, Ranked } from "../waitQueue.ts"
-import { type SharedAccount, Signal } from "./account.ts"
+import { failureDenial, type LimitDenial, timedOut, timeoutOfRequest } from "../admission/denial.ts"
 
-export interface SharedRequest extends Store.Request {
-  readonly accounts: ReadonlyArray<SharedAccount>
-}
+import { type SharedAccount, type SharedRequest, Waiter } from "./account.ts"
+import type { Restore } from "./requests.ts"
 
-export class Waiter implements Ranked {
-  readonly priority: number
-  readonly ticket = tickets++
-  readonly signal = new Signal()
-  readonly accounts: ReadonlyArray<SharedAccount>
-  places: ReadonlyArray<Place<Waiter>> = []
+/** Whether an earlier request of this process waits for one of these budgets. */
+export const blocked = ({ accounts, amounts, upTo }: SharedRequest): boolean =>
+  accounts.some((account, i) => account.queue.size > 0 && (upTo?.wanted ?? amounts)[i]! > 0)
 
-  constructor(request: SharedRequest) {
-    this.priority = request.extends === true ? Infinity : (request.priority ?? 0)
-    this.accounts = request.accounts.filter(
-      ({ definition }, i) => definition.enforcement === "throttle" && request.amounts[i]! > 0
-    )
-  }
-
-  get isTurn(): boolean {
-    return this.places.every((place, i) => this.accounts[i]!.queue.first === place)
-  }
-}
-
-let tickets = 0
-
-/** Whether somebody waits here who was there before. */
-export const blocked = ({ accounts, amounts }: SharedRequest): boolean =>
-  accounts.some((account, i) => account.queue.size > 0 && amounts[i]! > 0)
-
-/** Lets the first in turn ask again. */
+/** Lets the first waiter of a budget ask again. */
 export const wake = (account: SharedAccount): void => {
   account.wakes++
   account.queue.first?.waiter.signal.raise()
@@ -62,55 +39,76 @@ const leave = (waiter: Waiter): void => {
   waiter.places = []
 }
 
-/** What asking came to: the end of the wait, or how long time alone will take, in milliseconds (`Infinity` if it cannot help). */
-export type Answer<A> = Effect.Effect<A, BudgetExceeded | FailedReservation> | number
+/** The request is not admitted yet. */
+export interface Postponed {
+  readonly _tag: "Postponed"
+  /** The time in which time alone will admit it, in milliseconds (`Infinity` if it cannot). */
+  readonly after: number
+  /** The least time in which it can be admitted if all that others hold came back now. */
+  readonly earliest: number
+  readonly denial: LimitDenial<SharedAccount> | undefined
+}
+
+export const postponed = (
+  after: number,
+  earliest = 0,
+  denial: LimitDenial<SharedAccount> | undefined = undefined
+): Postponed => ({ _tag: "Postponed", after, earliest, denial })
+
+/** The answer to asking once. */
+export type Reply = Store.Hold | Store.Denial | Postponed
 
 /**
- * Asks at once, unless somebody waits here who was there before, and waits if that is the answer. Asking is not interruptible,
- * so what is granted is never lost; only waiting is.
+ * Asks at once, unless an earlier request waits here, and waits if the reply is to wait. Asking is not interruptible, so a grant is
+ * never lost; only waiting is.
  */
-export const admit = <A>(
+export const admit = (
   request: SharedRequest,
-  first: Effect.Effect<Answer<A>>,
-  ask: Effect.Effect<Answer<A>>,
+  first: Effect.Effect<Reply>,
+  ask: Effect.Effect<Reply>,
   pollInterval: number,
-  restore: Store.Restore
-): Effect.Effect<A, BudgetExceeded | FailedReservation> =>
+  restore: Restore
+): Effect.Effect<Store.Hold | Store.Denial> =>
   Effect.suspend(() => {
-    const wait = (hint: number | undefined) => queueUp(request, ask, hint, pollInterval, restore)
-    if (request.extends !== true && blocked(request)) return wait(undefined)
+    const wait = (known: Postponed | undefined, isCurrent: boolean) =>
+      queueUp(request, ask, known, isCurrent, pollInterval, restore)
+    if (request.extends !== true && blocked(request)) return wait(undefined, false)
     const wakes = wakesOf(request)
-    return Effect.flatMap(first, (answer) =>
+    return Effect.flatMap(first, (reply) =>
       // What came back while this one asked woke nobody.
-      typeof answer === "number" ? wait(wakesOf(request) === wakes ? answer : undefined) : answer
+      reply._tag === "Postponed" ? wait(reply, wakesOf(request) === wakes) : Effect.succeed(reply)
     )
   })
 
-/**
- * Asks whenever it is this one's turn, until there is an answer; at first only after the time of the `hint`, what it has been
- * told already.
- */
-const queueUp = <A>(
+/** Asks whenever this one is first, until there is an answer. It acts on a `known` reply first, while that is current. */
+const queueUp = (
   request: SharedRequest,
-  ask: Effect.Effect<Answer<A>>,
-  hint: number | undefined,
+  ask: Effect.Effect<Reply>,
+  known: Postponed | undefined,
+  isCurrent: boolean,
   pollInterval: number,
-  restore: Store.Restore
-): Effect.Effect<A, BudgetExceeded | FailedReservation> =>
+  restore: Restore
+): Effect.Effect<Store.Hold | Store.Denial> =>
   Effect.flatMap(Clock.currentTimeMillis, (start) => {
     const waiter = new Waiter(request)
     const full = crowded(waiter, request)
-    if (full !== undefined) return Effect.fail(full)
-    const timeout = patienceOf(request)
+    if (full !== undefined) return Effect.succeed(full)
+    const timeout = timeoutOfRequest(request)
     const deadline = timeout === undefined ? Infinity : start + Duration.toMillis(timeout)
-    const late = () => failed(request, waiter.accounts[0] ?? request.accounts[0]!, new TimedOut({ after: timeout! }))
-    const loop = (hint: number | undefined): Effect.Effect<A, BudgetExceeded | FailedReservation> => {
-      const asked = hint !== undefined ? Effect.succeed(hint) : waiter.isTurn ? ask : Effect.succeed(Infinity)
-      return Effect.flatMap(asked, (answer) => {
-        if (typeof answer !== "number") return answer
+    let denial = known?.denial
+    const late = (): Store.Denial => {
+      const account = denial?.account ?? waiter.accounts[0] ?? request.accounts[0]!
+      return failureDenial(request, account, timedOut(timeout!, denial))
+    }
+    const loop = (known: Postponed | undefined): Effect.Effect<Store.Hold | Store.Denial> => {
+      const asked = known !== undefined ? Effect.succeed(known) : waiter.isFirst ? ask : Effect.succeed(notAsked)
+      return Effect.flatMap(asked, (reply) => {
+        if (reply._tag !== "Postponed") return Effect.succeed(reply)
+        denial = reply.denial ?? denial
         return Effect.flatMap(Clock.currentTimeMillis, (now) => {
-          if (now >= deadline) return Effect.fail(late())
-          const most = waiter.isTurn ? Math.min(Math.max(answer, 1), pollInterval) : Infinity
+          // Neither refunds nor time can end the wait before its deadline.
+          if (now >= deadline || now + reply.earliest > deadline) return Effect.succeed(late())
+          const most = waiter.isFirst ? Math.min(Math.max(reply.after, 1), pollInterval) : Infinity
           const millis = Math.min(most, deadline - now)
           const woken =
             millis === Infinity ? waiter.signal.wait : Effect.timeoutOption(waiter.signal.wait, Duration.millis(millis))
@@ -122,15 +120,17 @@ const queueUp = <A>(
       })
     }
     stand(waiter)
-    return Effect.onExit(loop(hint), () => Effect.sync(() => leave(waiter)))
+    return Effect.onExit(loop(isCurrent ? known : undefined), () => Effect.sync(() => leave(waiter)))
   })
 
-/** Who would stand where too many wait already. */
-const crowded = (waiter: Waiter, request: SharedRequest): FailedReservation | undefined => {
+const notAsked = postponed(Infinity)
+
+/** The denial of a request that would stand where too many wait already. */
+const crowded = (waiter: Waiter, request: SharedRequest): Store.Denial | undefined => {
   for (const account of waiter.accounts) {
     const { maxQueued } = account.definition
     if (maxQueued !== undefined && account.queue.size >= maxQueued) {
-      return failed(request, account, new QueueFull({ maxQueued }))
+      return failureDenial(request, account, new QueueFull({ maxQueued }))
     }
   }
   return undefined

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import type { Cause } from "../../../BudgetStore.ts"
 import type * as Ledger from "../../../Ledger.ts"
 import * as Limit from "../../../Limit.ts"
-import { CAUSES } from "../../tallies.ts"
+import { CAUSES } from "../../books/tally.ts"
 import type { Budget } from "../books.ts"
 
 /** A Lua pattern for the first line: the gate, `charged`, `overage`, and for each cause its count and what it refunded. */

@@ -11,7 +11,7 @@
  * memory, so that has to be the first that writes.
  */
 import * as Redis from "effect/persistence/Redis"
-import { CAUSES } from "../../tallies.ts"
+import { CAUSES } from "../../books/tally.ts"
 import { COUNTS } from "./records.ts"
 
 /** The position of a cause in the records. */
@@ -88,11 +88,10 @@ local function refill(l)
   if now == at then return end
   if now < at then
     if kind == "W" then
-      if at - now > millis then l.at = floor(now / millis) * millis end
+      if at - now >= millis then l.at = floor(now / millis) * millis end
       return
     end
-    local above, rest = raise(-l.max, at - now, units, 0, millis)
-    if above < 0 or (above == 0 and rest == 0) then return end
+    if raise(-l.max, at - now, units, 0, millis) < 0 then return end
     if kind == "R" then l.at = now else l.at = at - math.ceil((at - now) / millis) * millis end
   elseif kind == "R" then
     if l.available >= l.max then
@@ -114,8 +113,9 @@ local function refill(l)
     if periods * units > MAX then level = raise(l.available, periods, units, 0, 1) end
     fillTo(l, level, at + periods * millis, 0)
   elseif now - at >= millis then
-    l.granted, l.available, l.held, l.spent, l.epoch = l.max, l.max, 0, 0, l.epoch + 1
-    l.at, l.carry = floor(now / millis) * millis, 0
+    local windows = floor((now - at) / millis)
+    l.granted, l.available, l.held, l.spent, l.epoch = l.max, l.max, 0, 0, l.epoch + windows
+    l.at = at + windows * millis
   end
 end
 
@@ -162,6 +162,11 @@ local function settle(l, amount, epoch, actual)
   l.held = held
   if kind == "N" then
     l.available = l.available + amount
+    if l.carry > 0 and amount > 0 then
+      local part = math.min(amount, l.carry)
+      local owed = math.min(part == amount and actual or math.min(actual, part), MAX - granted)
+      l.carry, l.spent, l.granted = l.carry - part, spent + owed, granted + owed
+    end
     return
   end
   local rate = kind == "R" or kind == "I"

@@ -6,7 +6,7 @@
  * cannot deadlock. Time is the server's, in milliseconds, read under the lock. All that is kept is within the safe integers of
  * JavaScript; what leaves 64 bits on the way is `numeric`.
  */
-import { CAUSES } from "../../tallies.ts"
+import { CAUSES } from "../../books/tally.ts"
 
 const MAX = `${Number.MAX_SAFE_INTEGER}`
 
@@ -102,10 +102,10 @@ BEGIN
     m_elapsed := p_now - b.at[j];
     IF m_elapsed < 0 THEN
       IF m_kind = 'Window' THEN
-        CONTINUE WHEN -m_elapsed <= m_per;
+        CONTINUE WHEN -m_elapsed < m_per;
         b.at[j] := floor(p_now::numeric / m_per) * m_per;
       ELSE
-        CONTINUE WHEN -m_elapsed::numeric * b.units[j] <= b.maximum[j]::numeric * m_per;
+        CONTINUE WHEN -m_elapsed::numeric * b.units[j] < b.maximum[j]::numeric * m_per;
         b.at[j] := CASE WHEN m_kind = 'Interval' THEN b.at[j] - (m_per - 1 - m_elapsed) / m_per * m_per ELSE p_now END;
       END IF;
     ELSIF m_kind = 'Window' THEN
@@ -114,9 +114,8 @@ BEGIN
       b.available[j] := b.maximum[j];
       b.held[j] := 0;
       b.spent[j] := 0;
-      b.epoch[j] := b.epoch[j] + 1;
-      b.at[j] := p_now / m_per * m_per;
-      b.carry[j] := 0;
+      b.epoch[j] := b.epoch[j] + m_elapsed / m_per;
+      b.at[j] := b.at[j] + m_elapsed / m_per * m_per;
     ELSIF m_kind = 'Interval' THEN
       CONTINUE WHEN m_elapsed < m_per;
       m_exact := b.available[j] + (m_elapsed / m_per)::numeric * b.units[j];
@@ -157,6 +156,14 @@ BEGIN
     b.held[j] := m_held;
     IF m_kind = 'Concurrency' THEN
       b.available[j] := b.available[j] + p_amount;
+      IF b.carry[j] > 0 AND p_amount > 0 THEN
+        m_charged := least(p_amount, b.carry[j]);
+        b.carry[j] := b.carry[j] - m_charged;
+        m_charged := CASE WHEN m_charged = p_amount THEN p_actual ELSE least(p_actual, m_charged) END;
+        m_charged := least(m_charged, ${MAX} - b.granted[j]);
+        b.spent[j] := b.spent[j] + m_charged;
+        b.granted[j] := b.granted[j] + m_charged;
+      END IF;
       CONTINUE;
     END IF;
     m_spent := b.spent[j];

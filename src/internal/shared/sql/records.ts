@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import type * as Ledger from "../../../Ledger.ts"
 import * as Limit from "../../../Limit.ts"
-import { CAUSES } from "../../tallies.ts"
+import { CAUSES } from "../../books/tally.ts"
 import type { Budget } from "../books.ts"
 
 /** One element of each array for each limit; those of `settled` and `refunded` are by cause. */

@@ -1,8 +1,15 @@
-/** When a part of a budget is used, told once per epoch. */
+/** Emits when a part of a budget is used, once per epoch. */
 import * as Stream from "effect/Stream"
-import type { Threshold } from "../Budget.ts"
-import type { LedgerSnapshot, Snapshot } from "../BudgetStore.ts"
-import * as Limit from "../Limit.ts"
+import type { LedgerSnapshot, Snapshot } from "../../BudgetStore.ts"
+import * as Limit from "../../Limit.ts"
+
+/** A part of a budget that has been used. */
+export interface Threshold {
+  readonly fraction: number
+  /** The limit that reached it. */
+  readonly ledger: LedgerSnapshot
+  readonly snapshot: Snapshot
+}
 
 export const thresholds = (
   budget: string,
@@ -15,7 +22,7 @@ export const thresholds = (
       throw new RangeError(`Budget "${budget}": a threshold is above 0 and at most 1, not ${fraction}`)
     }
     const ascending = fractions.toSorted((one, other) => one - other)
-    // By the place of the limit: the epoch, and the greatest fraction that was told in it.
+    // For each limit: its epoch, and the greatest fraction that was emitted in that epoch.
     const told: Array<{ readonly epoch: number; readonly fraction: number }> = []
     return Stream.flatMap(changes, (snapshot) =>
       Stream.fromIterable(
@@ -32,7 +39,7 @@ export const thresholds = (
     )
   })
 
-/** Of a rate, what is missing from the bucket; of any other limit, what is held or spent of what was granted. */
+/** For a rate, the part missing from the bucket; for any other limit, the held and spent part of the granted amount. */
 const used = ({ available, granted, limit }: LedgerSnapshot): number => {
   if (limit._tag === "Unlimited") return 0
   const all = limit._tag === "Rate" ? Limit.maximum(limit) : granted

@@ -4,7 +4,8 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { BudgetStore } from "../BudgetStore.ts"
+import type { BudgetStore } from "../../BudgetStore.ts"
+import * as MemoryBudgetStore from "../../MemoryBudgetStore.ts"
 
 /** A service class with layers for its face: `class Rows extends Budget.Service<Rows>()("app/Rows") {}`. */
 export interface FaceClass<
@@ -14,16 +15,19 @@ export interface FaceClass<
   in out Options
 > extends Context.ServiceClass<Self, Id, Face> {
   /**
-   * Books in this process. Every call opens books of its own: to share one budget between a program and a policy, build the
-   * layer once and pass it on with `Layer.provideMerge`. A limit that cannot be used dies with a `RangeError`.
+   * Books in this process, in a private store. To share one budget between a program and a policy, use the same layer value for
+   * both, for example with `Layer.provideMerge`. A limit that cannot be used dies with a `RangeError`.
    */
   readonly layer: (options: Options) => Layer.Layer<Self>
   /**
-   * Books in this process, by options that are read from configuration when the layer is built. What is missing or malformed
-   * is a `ConfigError`; a limit that cannot be used dies with a `RangeError`, as in `layer`.
+   * The same as `layer`, with options that are read from configuration when the layer is built. Fails with a `ConfigError` when
+   * an option is missing or malformed; a limit that cannot be used dies with a `RangeError`.
    */
   readonly layerConfig: (options: Config.Wrap<Options>) => Layer.Layer<Self, Config.ConfigError>
-  /** Books in the `BudgetStore` of the context. */
+  /**
+   * Books in the `BudgetStore` of the context, which keeps them when the layer is released. Budgets of one name in one store are
+   * one budget.
+   */
   readonly layerStore: (options: Options) => Layer.Layer<Self, never, BudgetStore>
 }
 
@@ -33,7 +37,8 @@ export const face = <Self, const Id extends string, Face, Options extends { read
 ): FaceClass<Self, Id, Face, Options> => {
   const Key = Context.Service<Self, Face>()(id)
   const layerStore = (options: Options) => Layer.effect(Key, make({ ...options, name: options.name ?? id }))
-  const layer = (options: Options) => Layer.provide(layerStore(options), BudgetStore.layerMemory)
+  // Without `fresh`, all budgets of a program would be in one store, since layers are built once.
+  const layer = (options: Options) => Layer.provide(layerStore(options), Layer.fresh(MemoryBudgetStore.layer))
   return Object.assign(Key, {
     layer,
     layerConfig: (options: Config.Wrap<Options>) =>

@@ -1,10 +1,11 @@
 /**
- * What a deployment may use, declared in one file: named resources by environment, each with its limit, what happens when the
- * answer is no, and the name of its unit.
+ * Manifests of quotas: the named resources of a deployment by environment, each with its limit, its enforcement and the name of
+ * its unit, declared in one file.
  *
  * ```ts
  * import { Effect } from "effect"
- * import { Limit, QuotaManifest } from "effect-budget"
+ * import { Limit } from "effect-budget"
+ * import { QuotaManifest } from "effect-budget/quota"
  *
  * const text = `
  * environments:
@@ -26,11 +27,11 @@
  * console.log(workers) // concurrency of 8, in units
  * ```
  *
- * | field of a resource | says | default |
+ * | field of a resource | meaning | default |
  * |---|---|---|
- * | `limit` | what the resource allows, below | |
+ * | `limit` | the limit, see below | |
  * | `enforcement` | `reject`, `throttle` or `terminate` | `reject` |
- * | `unit`, `units` | what is counted, one and many | `unit`, the `unit` with an s |
+ * | `unit`, `units` | the name of the unit, singular and plural | `unit`, the `unit` with an s |
  *
  * | `type` of a limit | is | other fields |
  * |---|---|---|
@@ -40,12 +41,13 @@
  * | `window` | `Limit.window` | `value` for each `period` |
  * | `unlimited` | `Limit.unlimited` | |
  *
- * A `value` is a whole number from 1 to 2^53 - 1; of what is not declared, nothing can be used. A `period` is `second`, `minute`, `hour`, `day`, or a duration such as
- * `"30 seconds"`; also `month` and `year`, which are 30 and 365 days whatever the calendar says. Case matters in names and
- * fields, and not in the words `Rate`, `Minute` or `Reject`. A field that is not in the tables is an error.
+ * A `value` is a whole number from 1 to 2^53 - 1. A resource that is not declared cannot be used. A `period` is `second`,
+ * `minute`, `hour`, `day`, or a duration such as `"30 seconds"`; also `month` and `year`, which are 30 and 365 days whatever the
+ * calendar says. Case matters in names and fields, but not in words such as `Rate`, `Minute` or `Reject`. A field that is not in
+ * the tables is an error.
  *
- * The `resourceDefaults` of a Golem application manifest can be read as they are: the same resources under another key, with
- * `enforcementAction` for `enforcement`. What else such a file says is left alone.
+ * The `resourceDefaults` of a Golem application manifest can be read without changes: the same resources under another key, with
+ * `enforcementAction` for `enforcement`. The rest of such a file is ignored.
  */
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -53,31 +55,16 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as Stream from "effect/Stream"
-import type { Enforcement } from "./BudgetStore.ts"
-import { read, write } from "./internal/quota/manifest.ts"
-import { contents, type Content } from "./internal/quota/watch.ts"
-import type * as Yaml from "./internal/quota/yaml.ts"
-import * as Limit from "./Limit.ts"
+import { inSlices, parseLarge } from "../internal/quota/large.ts"
+import { type Manifest, read, reading, type Resources, write } from "../internal/quota/manifest.ts"
+import { contents, type Content } from "../internal/quota/watch.ts"
+import type * as Yaml from "../internal/quota/yaml.ts"
+import * as Limit from "../Limit.ts"
 
-/** One named resource. */
-export interface Resource {
-  readonly limit: Limit.Limit
-  readonly enforcement: Enforcement
-  /** One of what is counted, such as `token`. */
-  readonly unit: string
-  /** Many of them, such as `tokens`. */
-  readonly units: string
-}
-
-/** Resources by name. */
-export interface Resources {
-  readonly [resource: string]: Resource
-}
+export type { Resource, Resources } from "../internal/quota/manifest.ts"
 
 /** Resources by environment. */
-export interface QuotaManifest {
-  readonly environments: { readonly [environment: string]: Resources }
-}
+export interface QuotaManifest extends Manifest {}
 
 const Decoded: Schema.Codec<QuotaManifest> = Schema.Struct({
   environments: Schema.Record(
@@ -94,7 +81,7 @@ const Decoded: Schema.Codec<QuotaManifest> = Schema.Struct({
   )
 })
 
-// `Schema.Json` would do, but `Config` has to see the shape of what it reads
+// `Schema.Json` would do, but `Config` has to see the shape of its input
 const Data: Schema.Codec<Schema.Json> = Schema.suspend(() =>
   Schema.Union([
     Schema.String,
@@ -107,12 +94,13 @@ const Data: Schema.Codec<Schema.Json> = Schema.suspend(() =>
 )
 
 /**
- * A manifest as people write it, to and from a manifest that a `Quota` can use. Everything that is wrong is said at once, each
- * with its path. Works in a `Config` and over the wire; for a text or a file there are `parse` and `load`.
+ * The codec between a manifest as people write it and a manifest that a `Quota` can use. It reports all problems at once, each
+ * with its path. It works in a `Config` and over the wire; for a text or a file there are `parse` and `load`.
  *
  * ```ts
  * import { Config, ConfigProvider, Effect } from "effect"
- * import { Limit, QuotaManifest } from "effect-budget"
+ * import { Limit } from "effect-budget"
+ * import { QuotaManifest } from "effect-budget/quota"
  *
  * const provider = ConfigProvider.fromUnknown({
  *   quotas: { environments: { production: { workers: { limit: { type: "concurrency", value: 8 } } } } }
@@ -128,8 +116,8 @@ export const QuotaManifest: Schema.Codec<QuotaManifest, Schema.JsonObject> = Sch
   )
 
 /**
- * What is wrong with a manifest, all of it: `path` says where (`environments`, the environment, the resource, then the field),
- * `line` only where the text is no YAML or JSON. The message has one line for each problem.
+ * All problems of a manifest. `path` is the place of a problem: `environments`, the environment, the resource, then the field.
+ * `line` is set only when the text is not YAML or JSON. The message has one line for each of the first 1,000 problems.
  */
 export class ManifestError extends Schema.TaggedError<ManifestError>("effect-budget/ManifestError")("ManifestError", {
   file: Schema.optionalKey(Schema.String),
@@ -142,28 +130,35 @@ export class ManifestError extends Schema.TaggedError<ManifestError>("effect-bud
   )
 }) {
   override get message(): string {
-    return this.problems
-      .map(({ line, message, path }) => {
-        const where = [this.file, line === undefined ? undefined : `line ${line}`, path.map(segment).join(".")]
-        return [...where.filter((part) => part !== undefined && part !== ""), message].join(": ")
-      })
-      .join("\n")
+    const lines = this.problems.slice(0, SHOWN).map(({ line, message, path }) => {
+      const where = [this.file, line === undefined ? undefined : `line ${line}`, path.map(segment).join(".")]
+      return [...where.filter((part) => part !== undefined && part !== ""), message].join(": ")
+    })
+    const more = this.problems.length - lines.length
+    return (more === 0 ? lines : [...lines, `and ${more} more`]).join("\n")
   }
 }
 
-/** Names that would be read as something else are quoted. */
+/** The number of problems that a message shows. */
+const SHOWN = 1_000
+
+/** Quotes a name that could be misread in a path. */
 const segment = (name: string): string => (/^[^\s".:]+$/.test(name) ? name : JSON.stringify(name))
 
 const failure = (file: string | undefined, problems: ManifestError["problems"]): ManifestError =>
-  new ManifestError({ ...(file === undefined ? undefined : { file }), problems })
+  // The constructor would check every problem, which takes 200 ms for 100,000 of them.
+  Object.assign(new ManifestError({ ...(file === undefined ? undefined : { file }), problems: [] }), { problems })
 
 /**
- * Reads a manifest from a YAML or JSON text; `file` is the name that errors give. A text that is not YAML, or says the same key
- * twice, has one problem, with its line: it has no one meaning that could be looked at further.
+ * Reads a manifest from a YAML or JSON text. `file` is the file name in errors. A text that is not YAML, or has a key twice, has
+ * one problem, with its line: such a text has no single meaning that could be checked further.
+ *
+ * Needs the optional peer dependency `js-yaml`; without it, the error says so. A text of more than 1,000,000 UTF-16 units is
+ * parsed in a worker thread where there are threads, and validated in short slices, so `Effect.runSync` cannot run it.
  *
  * ```ts
  * import { Effect } from "effect"
- * import { QuotaManifest } from "effect-budget"
+ * import { QuotaManifest } from "effect-budget/quota"
  *
  * const text = `
  * environments:
@@ -182,19 +177,27 @@ export const parse = (
   text: string,
   options?: { readonly file?: string | undefined }
 ): Effect.Effect<QuotaManifest, ManifestError> =>
-  Effect.flatMap(yaml, (yaml) => {
-    const parsed = yaml.parse(text)
-    if (Result.isFailure(parsed)) return Effect.fail(failure(options?.file, [{ path: [], ...parsed.failure }]))
-    const { manifest, problems } = read(parsed.success)
-    return problems.length === 0 ? Effect.succeed(manifest) : Effect.fail(failure(options?.file, problems))
+  Effect.gen(function* () {
+    const { parse } = yield* Effect.mapError(yaml, (message) => failure(options?.file, [{ path: [], message }]))
+    const parsed = text.length > LARGE ? yield* parseLarge(text, parse) : parse(text)
+    if ("problem" in parsed) return yield* failure(options?.file, [{ path: [], ...parsed.problem }])
+    const { keysOf, value } = parsed
+    const { manifest, problems } = keysOf === undefined ? read(value) : yield* inSlices(() => reading(value, keysOf))
+    return problems.length === 0 ? manifest : yield* failure(options?.file, problems)
   })
+
+/** Texts of more UTF-16 units are parsed without blocking the event loop. */
+const LARGE = 1_000_000
 
 let loaded: typeof Yaml | undefined
 
-/** Loaded when a text is read: it rests on a part of `effect` that may still change, which most programs have no use for. */
-const yaml: Effect.Effect<typeof Yaml> = Effect.suspend(() =>
+/** The parser, an optional peer that is loaded when a text is read first. */
+const yaml: Effect.Effect<typeof Yaml, string> = Effect.suspend(() =>
   loaded === undefined
-    ? Effect.promise(async () => (loaded = await import("./internal/quota/yaml.ts")))
+    ? Effect.tryPromise({
+        try: async () => (loaded = await import("../internal/quota/yaml.ts")),
+        catch: (cause) => `install js-yaml 5 to read manifests (npm install js-yaml@5): ${cause}`
+      })
     : Effect.succeed(loaded)
 )
 
@@ -210,11 +213,11 @@ export const load = (path: string): Effect.Effect<QuotaManifest, ManifestError, 
   )
 
 /**
- * What the file says now, and again whenever it says something else: the manifest, or the error when it is broken or gone; the
- * stream goes on after that, and never ends. It follows a file that is written in place, replaced by a rename, or reached through
- * a symbolic link that is swapped, as Kubernetes does with config maps. A change is seen after about 100 ms, or 5 seconds where
- * the file system does not tell of it; what changes faster than it is consumed is seen as one change. To be seen whole for sure,
- * replace the file by a rename: one that is written in place, and rests for 50 ms half-written, is seen broken in between.
+ * Emits the manifest in a file now and after every change of its content, or the error while the file is broken or missing. The
+ * stream goes on after an error and never ends. It follows a file that is written in place, replaced by a rename, or reached
+ * through a symbolic link that is swapped, as Kubernetes does with config maps. A change is seen after about 100 ms, or 5 seconds
+ * where the file system does not report it. Changes that are faster than their consumer are seen as one. Replace the file by a
+ * rename if it must never be seen incomplete: a file that stays half written for 50 ms is read as it is.
  */
 export const watch = (
   path: string
@@ -222,8 +225,8 @@ export const watch = (
   Stream.mapEffect(contents(path), (content) => Effect.result(decode(path, content)))
 
 /**
- * The resources of one environment, by its name; without a name, those of the only one there is. Fails when there is no such
- * environment, or no only one, and lists those that there are.
+ * The resources of the environment of this name, or of the only environment if there is no name. Fails when there is no such
+ * environment, or when there is no name and not exactly one environment. The error lists the environments.
  */
 export const environment = (
   manifest: QuotaManifest,
