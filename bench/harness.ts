@@ -1,22 +1,29 @@
-/** Timing: cases run interleaved, so that a disturbance of the machine meets all of them alike. */
+/** Timing: all cases run interleaved, so that a disturbance of the machine affects them alike. */
 import * as Effect from "effect/Effect"
+import { setFlagsFromString } from "node:v8"
 
 export interface Case {
   readonly name: string
-  /** How it is driven: by a loop of effects, by a loop of `await`, or by itself (one operation is the whole of it). */
+  /** The driver: a loop of effects, a loop of `await`, or the case itself (all of it is one operation). */
   readonly kind: "effect" | "promise" | "whole"
-  /** Answers how many nanoseconds `count` operations took. */
+  /** Runs `count` operations. Returns the nanoseconds that they took. */
   readonly run: (count: number) => Promise<number>
+  /** Runs after all samples. Fails unless the state is the result of exactly `operations` operations. */
+  readonly check?: Check | undefined
 }
 
-/** How the time of one case compares with that of another. */
+export type Check = (operations: number) => Effect.Effect<void>
+
+/** How the time of one case compares with the time of another. */
 export interface Comparison {
   readonly text: string
   readonly of: Case
   readonly to: Case
-  /** The goal; without one, the ratio is for information. */
-  readonly atMost?: number
-  readonly atLeast?: number
+  /** `x` (default): the ratio of the times. `us`: their difference in microseconds. */
+  readonly unit?: "x" | "us" | undefined
+  /** The goal. A comparison without one is for information. */
+  readonly atMost?: number | undefined
+  readonly atLeast?: number | undefined
 }
 
 export interface Suite {
@@ -25,34 +32,43 @@ export interface Suite {
   readonly comparisons: ReadonlyArray<Comparison>
 }
 
-/** Nanoseconds per operation, one for each repeat. */
+/** Nanoseconds per operation, one entry for each repeat. */
 export type Samples = ReadonlyMap<Case, ReadonlyArray<number>>
 
-/** CPU time of the process, collector included: on a shared machine, the clock on the wall would time the others too. */
+/** CPU time of the process, garbage collection included. Wall-clock time would include other processes of a shared machine. */
 export const nanosNow = (): number => {
   const { system, user } = process.cpuUsage()
   return (user + system) * 1e3
 }
 
-/** An operation that is an effect. Each turn of the loop builds it anew, as a program does. */
-export const effectCase = (name: string, operation: () => Effect.Effect<unknown, unknown>): Case => ({
+export const collectGarbage = async (type: "major" | "minor"): Promise<void> =>
+  globalThis.gc?.({ type, execution: "async" })
+
+/** An operation that is an effect. Each iteration of the loop builds the effect, as a program does. */
+export const effectCase = (
+  name: string,
+  operation: () => Effect.Effect<unknown, unknown>,
+  check?: Check | undefined
+): Case => ({
   name,
   kind: "effect",
   run: (count) => {
     let done = 0
     const loop = Effect.whileLoop({ while: () => done < count, body: operation, step: () => done++ })
     return timed(() => Effect.runPromise(loop))
-  }
+  },
+  check
 })
 
-/** An operation that answers promises. */
-export const promiseCase = (name: string, operation: () => Promise<unknown>): Case => ({
+/** An operation that returns a promise. */
+export const promiseCase = (name: string, operation: () => Promise<unknown>, check?: Check | undefined): Case => ({
   name,
   kind: "promise",
   run: (count) =>
     timed(async () => {
       for (let done = 0; done < count; done++) await operation()
-    })
+    }),
+  check
 })
 
 const timed = async (run: () => Promise<unknown>): Promise<number> => {
@@ -61,49 +77,70 @@ const timed = async (run: () => Promise<unknown>): Promise<number> => {
   return nanosNow() - start
 }
 
-/** What the loop of the effect cases costs by itself. */
+/** The cost of the loop that drives the effect cases. */
 export const emptyLoop = effectCase("the loop by itself (Effect.void)", () => Effect.void)
 
 export interface Settings {
   readonly repeats: number
   readonly warmUpMillis: number
-  /** How long one sample of a loop takes, about. A case that is driven by itself takes as long as it does. */
+  /** Approximate duration of one sample of a loop. A case that drives itself has its own duration. */
   readonly sampleMillis: number
 }
 
-/** Runs every case once in each repeat, in rotated order. The first repeat is not counted. */
+/** Runs every case once per repeat, in rotated order, and then checks each of them. The first repeat is not counted. */
 export const measure = async (cases: ReadonlyArray<Case>, settings: Settings): Promise<Samples> => {
+  // Each forced collection ages the functions of the cases that do not run. V8 would discard their code.
+  setFlagsFromString("--no-flush-bytecode")
+  const operations = new Map<Case, number>()
+  const run = async (one: Case, count: number): Promise<number> => {
+    operations.set(one, (operations.get(one) ?? 0) + count)
+    return one.run(count)
+  }
   const counts = new Map<Case, number>()
-  for (const one of cases) counts.set(one, await warmUp(one, settings))
+  for (const one of cases) counts.set(one, await warmUp(one.kind, (count) => run(one, count), settings))
   const samples = new Map<Case, Array<number>>(cases.map((one) => [one, []]))
   for (let repeat = 0; repeat <= settings.repeats; repeat++) {
     for (let i = 0; i < cases.length; i++) {
       const one = cases[(i + repeat) % cases.length]!
       const count = counts.get(one)!
-      // What the case before left behind is not paid by this one.
-      await globalThis.gc?.({ type: one.kind === "whole" ? "major" : "minor", execution: "async" })
-      const nanos = await one.run(count)
+      // Otherwise a case would pay for the garbage of the case before it.
+      await collectGarbage(one.kind === "whole" ? "major" : "minor")
+      const nanos = await run(one, count)
       if (repeat > 0) samples.get(one)!.push(nanos / count)
     }
   }
+  for (const one of cases) await checkCase(one, operations.get(one)!)
   return samples
 }
 
-/** Runs a case until it is warm, and answers how many operations make a sample. */
-const warmUp = async (one: Case, { sampleMillis, warmUpMillis }: Settings): Promise<number> => {
-  let count = one.kind === "whole" ? 1 : 1_000
+const checkCase = async ({ check, name }: Case, operations: number): Promise<void> => {
+  if (check === undefined) return
+  try {
+    await Effect.runPromise(check(operations))
+  } catch (cause) {
+    throw new Error(`the result of "${name}" is wrong after ${operations} operations`, { cause })
+  }
+}
+
+/** Runs a case until it is warm. Returns the number of operations that make one sample. */
+const warmUp = async (
+  kind: Case["kind"],
+  run: Case["run"],
+  { sampleMillis, warmUpMillis }: Settings
+): Promise<number> => {
+  let count = kind === "whole" ? 1 : 1_000
   for (let spent = 0, last = 0; spent < warmUpMillis * 1e6; spent += last) {
-    last = await one.run(count)
-    if (one.kind !== "whole") count = Math.ceil((count * sampleMillis * 1e6) / Math.max(last, 1e4))
+    last = await run(count)
+    if (kind !== "whole") count = Math.ceil((count * sampleMillis * 1e6) / Math.max(last, 1e4))
   }
   return count
 }
 
 export interface Spread {
   readonly median: number
-  /** A quarter of the repeats is below. */
+  /** The lower quartile of the repeats. */
   readonly low: number
-  /** A quarter of the repeats is above. */
+  /** The upper quartile of the repeats. */
   readonly high: number
 }
 
@@ -118,12 +155,13 @@ export const spread = (samples: ReadonlyArray<number>): Spread => {
 }
 
 /**
- * The ratio of two cases, taken within each repeat. Between two effects, the loop's own cost does not count: it would draw the
- * ratio to 1.
+ * Compares two cases within each repeat. Between two effects, the cost of the loop is subtracted first: it would draw the ratio
+ * towards 1.
  */
-export const ratio = (samples: Samples, { of, to }: Comparison): Spread | undefined => {
+export const compare = (samples: Samples, { of, to, unit }: Comparison): Spread | undefined => {
   const [over, under, loop] = [samples.get(of), samples.get(to), samples.get(emptyLoop)]
   if (over === undefined || under === undefined) return undefined
+  if (unit === "us") return spread(over.map((nanos, k) => (nanos - under[k]!) / 1e3))
   const net = of.kind === "effect" && to.kind === "effect" ? loop : undefined
   return spread(over.map((nanos, k) => (nanos - (net?.[k] ?? 0)) / (under[k]! - (net?.[k] ?? 0))))
 }

@@ -1,28 +1,28 @@
-/** What a run prints and writes. */
+/** The tables that a run prints. */
 import type * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import { arch, availableParallelism, cpus, platform, totalmem } from "node:os"
 import { type Samples, type Settings, type Spread, spread, type Suite } from "./harness.ts"
 
-/** What a run measures and says. */
+/** Everything that a run measures and prints. */
 export interface Bench {
-  /** The packages whose versions are told. */
+  /** The packages whose versions are printed. */
   readonly packages: ReadonlyArray<string>
-  /** What there is to know of the figures. */
+  /** How to read the figures. */
   readonly notes: ReadonlyArray<string>
-  /** Those of one group are measured interleaved. */
+  /** The suites of one group are measured interleaved. */
   readonly groups: ReadonlyArray<{ readonly suites: ReadonlyArray<Suite>; readonly settings: Settings }>
-  /** What is not a ratio of times, as far as its text is wanted. */
+  /** Figures that are not comparisons of times: those whose text is wanted. */
   readonly figures: (wanted: (text: string) => boolean) => Effect.Effect<ReadonlyArray<Verdict>>
 }
 
-/** A measured figure beside its goal; without a goal, it is for information. */
+/** A measured figure and its goal. A figure without a goal is for information. */
 export interface Verdict {
   readonly text: string
   readonly measured: Spread
   readonly atMost?: number | undefined
   readonly atLeast?: number | undefined
-  readonly unit: "x" | "bytes" | "round trips"
+  readonly unit: "x" | "us" | "bytes" | "round trips"
 }
 
 export const meets = ({ atLeast, atMost, measured }: Verdict): boolean | undefined =>
@@ -46,8 +46,8 @@ export const verdictTable = (title: string, verdicts: ReadonlyArray<Verdict>): s
     [title, "measured", "half of the repeats", "goal", ""],
     verdicts.map((verdict) => {
       const { atLeast, atMost, measured, text, unit } = verdict
-      const figure = (n: number) => `${unit === "bytes" ? Math.round(n) : n.toFixed(2)} ${unit}`
-      const goal = (n: number) => (unit === "bytes" ? figure(n) : `${n} ${unit}`)
+      const figure = (n: number) => `${unit === "bytes" ? Math.round(n).toLocaleString("en") : n.toFixed(2)} ${unit}`
+      const goal = (n: number) => `${n.toLocaleString("en")} ${unit}`
       return [
         text,
         figure(measured.median),
@@ -58,7 +58,7 @@ export const verdictTable = (title: string, verdicts: ReadonlyArray<Verdict>): s
         ]
           .flat()
           .join(", "),
-        { true: "ok", false: "falls short", undefined: "" }[`${meets(verdict)}`]
+        { true: "ok", false: "missed", undefined: "" }[`${meets(verdict)}`]
       ]
     })
   )

@@ -1,72 +1,97 @@
 import { Budget, Policy, type Limit } from "effect-budget"
 import * as Effect from "effect/Effect"
-import { effectCase, type Suite } from "../harness.ts"
+import { type Case, effectCase, type Suite } from "../harness.ts"
+import { spends } from "./checks.ts"
 import { wide } from "./limits.ts"
 import type { Yardsticks } from "./yardsticks.ts"
 
-const bracket = (name: string, limit: Limit.Limit) =>
-  Effect.map(Budget.make({ name, limit }), (budget) => ({
-    plain: effectCase(`withReservation, ${name}`, () => budget.withReservation(1, () => Effect.void)),
-    commit: effectCase(`withReservation + commit, ${name}`, () =>
-      budget.withReservation(1, (reservation) => reservation.commit(1))
-    )
-  }))
+type Kind = keyof typeof wide
+
+const bracket = (kind: Kind) =>
+  Effect.gen(function* () {
+    const limit = wide[kind]
+    const each = limit._tag === "Concurrency" ? 0 : 1
+    const plain = yield* Budget.make({ name: `budget, ${kind}`, limit })
+    const committed = yield* Budget.make({ name: `budget, ${kind}, committed`, limit })
+    return {
+      plain: effectCase(
+        `withReservation, ${kind}`,
+        () => plain.withReservation(1, () => Effect.void),
+        spends(each, plain)
+      ),
+      commit: effectCase(
+        `withReservation + commit, ${kind}`,
+        () => committed.withReservation(1, (reservation) => reservation.commit(1)),
+        spends(each, committed)
+      )
+    }
+  })
 
 class First extends Budget.Service<First>()("bench/First") {}
 class Second extends Budget.Service<Second>()("bench/Second") {}
 class Third extends Budget.Service<Third>()("bench/Third") {}
 
-const policy = (name: string, limit: Limit.Limit) =>
+const policyOver = (name: string, limit: Limit.Limit) =>
   Effect.gen(function* () {
-    const make = (member: string) => Budget.make({ name: member, limit })
-    const three = yield* Policy.make(name, { first: First, second: Second, third: Third }).pipe(
-      Effect.provideServiceEffect(First, make("first")),
-      Effect.provideServiceEffect(Second, make("second")),
-      Effect.provideServiceEffect(Third, make("third"))
+    const [first, second, third] = yield* Effect.all([
+      Budget.make({ name: `policy, ${name}, first`, limit }),
+      Budget.make({ name: `policy, ${name}, second`, limit }),
+      Budget.make({ name: `policy, ${name}, third`, limit })
+    ])
+    const policy = yield* Policy.make(name, { first: First, second: Second, third: Third }).pipe(
+      Effect.provideService(First, first),
+      Effect.provideService(Second, second),
+      Effect.provideService(Third, third)
     )
+    return { policy, check: spends(1, first, second, third) }
+  })
+
+const policies = (kind: Kind) =>
+  Effect.gen(function* () {
+    const plain = yield* policyOver(`policy, ${kind}`, wide[kind])
+    const committed = yield* policyOver(`policy, ${kind}, committed`, wide[kind])
     const amounts = { first: 1, second: 1, third: 1 }
     return {
-      plain: effectCase(`Policy over three, withReservation, ${name}`, () =>
-        three.withReservation(amounts, () => Effect.void)
+      plain: effectCase(
+        `Policy of three, withReservation, ${kind}`,
+        () => plain.policy.withReservation(amounts, () => Effect.void),
+        plain.check
       ),
-      commit: effectCase(`Policy over three, withReservation + commit, ${name}`, () =>
-        three.withReservation(amounts, (reservation) => reservation.commit(amounts))
+      commit: effectCase(
+        `Policy of three, withReservation + commit, ${kind}`,
+        () => committed.policy.withReservation(amounts, (reservation) => reservation.commit(amounts)),
+        committed.check
       )
     }
   })
 
-export const budgetSuite = (yardsticks: Yardsticks) =>
+export const budgetSuite = ({ pLimit, pQueue, semaphore, tokenBucket }: Yardsticks) =>
   Effect.gen(function* () {
-    const capacity = yield* bracket("capacity", wide.capacity)
-    const concurrency = yield* bracket("concurrency", wide.concurrency)
-    const rate = yield* bracket("rate", wide.rate)
-    const dollars = yield* bracket("dollars", wide.dollars)
-    const threeCapacities = yield* policy("capacity", wide.capacity)
-    const threeRates = yield* policy("rate", wide.rate)
-    const brackets = [capacity, concurrency, rate, dollars].flatMap(({ commit, plain }) => [plain, commit])
-    const policies = [
-      { three: threeCapacities, one: capacity },
-      { three: threeRates, one: rate }
-    ]
+    const capacity = yield* bracket("capacity")
+    const rate = yield* bracket("rate")
+    const concurrency = yield* bracket("concurrency")
+    const dollars = yield* bracket("dollars")
+    const capacities = yield* policies("capacity")
+    const rates = yield* policies("rate")
+    const against = (to: Case, of: Case, atMost?: number) => ({ text: `${of.name} / ${to.name}`, of, to, atMost })
+    const ofOne = (to: Case, of: Case, atMost?: number) => ({ text: `${of.name} / one budget`, of, to, atMost })
     const suite: Suite = {
       title: "Budget and Policy",
-      cases: [...brackets, ...policies.flatMap(({ three }) => [three.plain, three.commit])],
+      cases: [capacity, rate, concurrency, dollars, capacities, rates].flatMap((cases) => Object.values(cases)),
       comparisons: [
-        ...brackets.map((of) => ({
-          text: `${of.name} / ${yardsticks.semaphore.name}`,
-          of,
-          to: yardsticks.semaphore,
-          atMost: 2
-        })),
-        ...policies.flatMap(({ one, three }) => [
-          { text: `${three.plain.name} / one budget`, of: three.plain, to: one.plain, atMost: 1.6 },
-          { text: `${three.commit.name} / one budget`, of: three.commit, to: one.commit }
+        against(semaphore, capacity.plain, 1.2),
+        against(semaphore, capacity.commit, 1.5),
+        against(semaphore, rate.commit, 1.8),
+        ofOne(capacity.plain, capacities.plain, 1.6),
+        ofOne(rate.plain, rates.plain, 1.6),
+        against(semaphore, rate.plain),
+        ...[concurrency, dollars].flatMap(({ commit, plain }) => [
+          against(semaphore, plain),
+          against(semaphore, commit)
         ]),
-        ...[yardsticks.pLimit, yardsticks.pQueue, yardsticks.tokenBucket].map((to) => ({
-          text: `${capacity.plain.name} / ${to.name}`,
-          of: capacity.plain,
-          to
-        }))
+        ofOne(capacity.commit, capacities.commit),
+        ofOne(rate.commit, rates.commit),
+        ...[pLimit, pQueue, tokenBucket].map((to) => against(to, capacity.plain))
       ]
     }
     return suite

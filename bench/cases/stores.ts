@@ -7,6 +7,7 @@ import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as SqlClient from "effect/sql/SqlClient"
 import { type Case, effectCase, type Suite } from "../harness.ts"
+import { memoryLayer } from "./library.ts"
 import { wide } from "./limits.ts"
 
 /** By the clock on the wall, since these wait for a server. */
@@ -107,7 +108,7 @@ export const leasedSuite = Effect.gen(function* () {
         effectCase(`${PAIR}, ${where}`, pair(budget))
       ]
     })
-  const inMemory = yield* Layer.build(BudgetStore.BudgetStore.layerMemory)
+  const inMemory = yield* Layer.build(memoryLayer)
   const inShares = yield* Layer.build(
     Layer.provide(BudgetStore.BudgetStore.layerLeased(), RedisBudgetStore.layer({ group: "leased" }))
   )

@@ -3,19 +3,46 @@ import * as Ref from "effect/Ref"
 import * as Semaphore from "effect/Semaphore"
 import * as TxRef from "effect/TxRef"
 import * as RateLimiter from "effect/persistence/RateLimiter"
+import { equal } from "node:assert/strict"
 import pLimit from "p-limit"
 import PQueue from "p-queue"
-import { RateLimiterMemory } from "rate-limiter-flexible"
+import { RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible"
 import { effectCase, emptyLoop, promiseCase } from "../harness.ts"
+import { counter } from "./checks.ts"
 
-/** What others take for the nearest thing that they do. */
+/** In seconds. Longer than any run, so that no points come back while it lasts. */
+const duration = 3_600
+
+const pairCase = () => {
+  const limiter = new RateLimiterMemory({ points: 1_000_000_000, duration })
+  return promiseCase(
+    "rate-limiter-flexible consume + reward",
+    async () => {
+      await limiter.consume("key", 1)
+      await limiter.reward("key", 1)
+    },
+    () => Effect.promise(async () => equal((await limiter.get("key"))?.consumedPoints, 0))
+  )
+}
+
+const rejectCase = async () => {
+  const limiter = new RateLimiterMemory({ points: 1, duration })
+  await limiter.consume("key", 1)
+  const rejected = counter()
+  const caught = (reason: unknown) => {
+    if (!(reason instanceof RateLimiterRes)) throw reason
+    rejected.increment()
+  }
+  return promiseCase("rate-limiter-flexible reject", () => limiter.consume("key", 1).catch(caught), rejected.check)
+}
+
+/** The closest operations of other libraries and of Effect itself. */
 export const makeYardsticks = Effect.gen(function* () {
   const ref = yield* Ref.make(0)
   const txRef = yield* TxRef.make(0)
   const semaphore = yield* Semaphore.make(10)
   const limiter = yield* Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory)
   const window = { key: "key", limit: 1_000_000_000, window: "1 minute" } as const
-  const flexible = new RateLimiterMemory({ points: 1_000_000_000, duration: 60 })
   const limit = pLimit(10)
   const queue = new PQueue({ concurrency: 10 })
   const nothing = async () => undefined
@@ -36,10 +63,8 @@ export const makeYardsticks = Effect.gen(function* () {
     tokenBucket: effectCase("effect RateLimiter.consume, token bucket", () =>
       limiter.consume({ ...window, algorithm: "token-bucket" })
     ),
-    flexible: promiseCase("rate-limiter-flexible consume + reward", async () => {
-      await flexible.consume("key", 1)
-      await flexible.reward("key", 1)
-    }),
+    flexible: pairCase(),
+    flexibleReject: yield* Effect.promise(rejectCase),
     pLimit: promiseCase("p-limit, no-op", () => limit(nothing)),
     pQueue: promiseCase("p-queue, no-op", () => queue.add(nothing))
   }
