@@ -19,3 +19,10 @@ export const zeros = (count: number): ReadonlyArray<number> =>
   (allZeros[count] ??= Array.from({ length: count }, () => 0))
 
 const allZeros: Array<ReadonlyArray<number>> = []
+
+/** Whether two lists of the same length have the same numbers. */
+export const sameNumbers = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean => {
+  if (one === other) return true
+  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false
+  return true
+}

@@ -3,6 +3,8 @@
  * charged first.
  */
 
+import { sameNumbers } from "../amount.ts"
+
 /** An amount from each account, and the epoch of each ledger in which it was taken. */
 export interface Part {
   readonly amounts: ReadonlyArray<number>
@@ -37,7 +39,7 @@ export const olderParts = (parts: Parts, epochs: ReadonlyArray<number>): Readonl
   for (const part of [...parts.older, parts]) {
     if (part.amounts.every((amount) => amount === 0)) continue
     const going = part.epochs.map((epoch, k) => (epoch === epochs[k] ? epoch : OVER))
-    const same = older.findIndex((other) => sameEpochs(other.epochs, going))
+    const same = older.findIndex((other) => sameNumbers(other.epochs, going))
     if (same < 0) older.push({ amounts: part.amounts, epochs: going })
     else older[same] = { amounts: sum(older[same]!.amounts, part.amounts), epochs: going }
   }
@@ -77,12 +79,6 @@ export const withoutOlder = (
     if (left.some((amount) => amount > 0)) older.push({ amounts: left, epochs: part.epochs })
   }
   return { older, rest }
-}
-
-export const sameEpochs = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean => {
-  if (one === other) return true
-  for (let k = 0; k < one.length; k++) if (one[k] !== other[k]) return false
-  return true
 }
 
 const sum = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): Array<number> =>

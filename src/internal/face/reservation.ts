@@ -6,17 +6,12 @@ import type { BudgetExceeded, FailedReservation } from "../../BudgetError.ts"
 import type * as Store from "../../BudgetStore.ts"
 import type * as Reservation from "../../Reservation.ts"
 import { timeoutOf } from "../admission/definition.ts"
-import { badAmount, isAmount, zeros } from "../amount.ts"
+import { badAmount, isAmount, sameNumbers, zeros } from "../amount.ts"
 import { encode, type Layout, type Reservable } from "./layout.ts"
 
 export const normalized = (of: Layout, amounts: Array<number>): Array<number> => {
   of.normalize?.(amounts, 0)
   return amounts
-}
-
-const same = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean => {
-  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false
-  return true
 }
 
 /** How much of each amount is above the other. */
@@ -134,7 +129,7 @@ export class ReservationImpl<A> implements Reservation.Reservation<A> {
     let charged = all
     let refunded: A
     let overage: A
-    if (same(charges, held)) {
+    if (sameNumbers(charges, held)) {
       refunded = overage = of.decode(this.none(), 0)
     } else {
       charged = of.decode(charges, 0)

@@ -4,12 +4,12 @@
  */
 import type * as Store from "../../BudgetStore.ts"
 import * as Ledger from "../../Ledger.ts"
-import { zeros } from "../amount.ts"
-import { forEachCharged, noParts, olderParts, type Part, sameEpochs, withoutOlder } from "../books/parts.ts"
+import { sameNumbers, zeros } from "../amount.ts"
+import { forEachCharged, noParts, olderParts, type Part, withoutOlder } from "../books/parts.ts"
 import { makeTally, record } from "../books/tally.ts"
 import { changed } from "../runtime/changeSource.ts"
 import { nowOf } from "../runtime/clock.ts"
-import { type MemoryAccount, makeHold, MemoryBooks, MemoryHold, nowFor } from "./account.ts"
+import { type MemoryAccount, makeHold, MemoryBooks, type MemoryHold, nowFor } from "./account.ts"
 
 /** Whether all accounts admit their amounts. Brings the books up to `now`. */
 export const admits = (
@@ -25,27 +25,6 @@ export const admits = (
     }
   }
   return true
-}
-
-/** Holds amounts where nobody waits, in one pass before the change, or answers `undefined` where that takes more than this. */
-export const holdFree = (
-  fiber: Store.AnyFiber,
-  accounts: ReadonlyArray<MemoryAccount>,
-  amounts: Array<number>
-): MemoryHold | undefined => {
-  let now = 0
-  for (let i = 0; i < accounts.length; i++) {
-    const { cells, closed, queue, timed } = accounts[i]!.books
-    if (closed !== undefined || (queue !== undefined && queue.size > 0)) return undefined
-    const amount = amounts[i]!
-    if (timed && now === 0) now = nowOf(fiber)
-    for (let j = 0; j < cells.length; j++) {
-      if (!Ledger.admits(timed ? cells[j]!.refill(now) : cells[j]!.current, amount)) return undefined
-    }
-  }
-  const hold = new MemoryHold(accounts, amounts, take(accounts, amounts))
-  track(hold)
-  return hold
 }
 
 /** Takes amounts that are admitted. Returns the epochs in which they were taken. */
@@ -104,7 +83,7 @@ export const holdNow = (
 }
 
 const add = (hold: MemoryHold, amounts: ReadonlyArray<number>, epochs: ReadonlyArray<number>): void => {
-  if (sameEpochs(hold.epochs, epochs)) {
+  if (sameNumbers(hold.epochs, epochs)) {
     for (let i = 0; i < amounts.length; i++) hold.amounts[i]! += amounts[i]!
     return
   }
@@ -182,23 +161,10 @@ export const bringUp = (accounts: ReadonlyArray<MemoryAccount>, now: number): vo
 /** Gives back a part of an open hold, from its oldest part first. */
 export const reduce = (hold: MemoryHold, amounts: ReadonlyArray<number>): void => {
   const { accounts } = hold
-  let rest = amounts
-  if (hold.older !== noParts) {
-    rest = reduceOlder(hold, amounts, (part, given) =>
-      giveBack(accounts, { amounts: given, epochs: part.epochs }, zeros(given.length))
-    )
-  }
+  const { older, rest } = withoutOlder(hold.older, amounts, (part, given) =>
+    giveBack(accounts, { amounts: given, epochs: part.epochs }, zeros(given.length))
+  )
+  hold.older = older.length === 0 ? noParts : older
   giveBack(accounts, { amounts: rest, epochs: hold.epochs }, zeros(rest.length))
   for (let i = 0; i < rest.length; i++) hold.amounts[i]! -= rest[i]!
-}
-
-/** Takes amounts from the older parts, as far as they go. Returns the rest. */
-const reduceOlder = (
-  hold: MemoryHold,
-  amounts: ReadonlyArray<number>,
-  use: (part: Part, given: ReadonlyArray<number>) => void
-): ReadonlyArray<number> => {
-  const { older, rest } = withoutOlder(hold.older, amounts, use)
-  hold.older = older.length === 0 ? noParts : older
-  return rest
 }

@@ -21,7 +21,7 @@ import { nowOf, wholeMillis } from "../runtime/clock.ts"
 import { inTransaction, nestedError } from "../runtime/transaction.ts"
 import { flush } from "../runtime/wakeUps.ts"
 import { MemoryAccount, MemoryBooks, type MemoryHold, type MemoryRequest, nowFor } from "./account.ts"
-import { admits, bringUp, holdFree, holdNow, reduce } from "./books.ts"
+import { admits, bringUp, holdNow, reduce } from "./books.ts"
 import { closedAmong, holdWith } from "./transaction.ts"
 import { holdSingle } from "./single.ts"
 import { denialOf, fitting, outlook, queuedDenial, reachable, room, settleNow } from "./waiting.ts"
@@ -40,8 +40,8 @@ const hold = (
   if (options === undefined) assertAmounts(accounts, amounts)
   else assertOptions(accounts, amounts, options)
   if (inTransaction(fiber)) throw nestedError(accounts[0]!.name, operationOf(options))
-  if (options === undefined) {
-    const hold = accounts.length === 1 ? holdSingle(fiber, accounts, amounts) : holdFree(fiber, accounts, amounts)
+  if (options === undefined && accounts.length === 1) {
+    const hold = holdSingle(fiber, accounts, amounts)
     if (hold !== undefined) return hold
   }
   if (mayTake(accounts, amounts, options)) {

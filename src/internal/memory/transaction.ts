@@ -151,32 +151,26 @@ class PendingTransaction<A, E, R> implements Store.Pending<Taken<A>, E, Exclude<
       // No budget of it throttles, and others wait for just that.
       if (waiter.accounts.length === 0) return Effect.succeed(queuedDenial(request, nowFor(fiber, request.accounts)))
       room.queueUp(waiter)
-    } else {
-      const again = waiter
-      if (again.answer === undefined) {
-        again.deciding = false
-        if (again.places.length === 0) room.stand(again)
-        room.pump(again.accounts)
-      }
+    } else if (waiter.answer === undefined) {
+      waiter.deciding = false
+      if (waiter.places.length === 0) room.stand(waiter)
+      room.pump(waiter.accounts)
     }
-    const { answer } = waiter
-    if (answer?._tag === "Denial") {
+    const waiting = waiter
+    const isOver = () => waiting.deciding === true || waiting.answer !== undefined
+    const answered = () => {
+      const { answer } = waiting
+      if (answer?._tag !== "Denial") return this.attempt
       this.decide()
       return Effect.succeed(answer)
     }
-    if (waiter.deciding === true) return this.attempt
+    if (isOver()) return answered()
     return Effect.flatMap(
       Effect.callback<void>((resume) => {
-        waiter.resume = () => resume(Effect.void)
-        if (waiter.deciding === true || waiter.answer !== undefined) waiter.resume()
+        waiting.resume = () => resume(Effect.void)
+        if (isOver()) waiting.resume()
       }),
-      () => {
-        if (waiter.answer?._tag === "Denial") {
-          this.decide()
-          return Effect.succeed(waiter.answer)
-        }
-        return this.attempt
-      }
+      answered
     )
   }
 
