@@ -272,7 +272,7 @@ export const setLimit = (
   // A bucket refills while its holds are out: they count in full against a limit that does not.
   fresh.available = self.limit._tag === "Rate" ? Math.min(level, after - self.held) : level
   const outside = fresh.available + self.held
-  // The spending of a bucket is no part of what it owes; that of slots is only what the limit before them was owed.
+  // A bucket refills what was spent, and under slots `spent` is the amount owed to an earlier limit: neither is carried over.
   const counts = self.limit._tag !== "Rate" && self.limit._tag !== "Concurrency"
   fresh.spent = Math.min(counts ? self.spent : Math.max(0, after - outside), MAX - Math.max(0, outside))
   if (limit._tag === "Unlimited") {

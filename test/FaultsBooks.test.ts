@@ -364,7 +364,7 @@ describe("a partial grant", () => {
           assert.strictEqual(total.ledgers[0].held, amount.input + amount.output)
           assert.deepStrictEqual([input.ledgers[0].held, output.ledgers[0].held], [amount.input, amount.output])
           for (const { available } of [input, output, total]) assert.isAtLeast(available, 0)
-          // One unit more of each would not fit: a small part of what there is stays, by rounding down.
+          // Amounts are rounded down, so up to one unit of each may stay free, but no more.
           assert.isAtLeast(amount.input + amount.output + 2, Math.min(of.total ?? Infinity, 2 * (of.output ?? 100)))
         }
       }

@@ -33,6 +33,11 @@ const waits = (fiber: Fiber.Fiber<unknown, unknown>) => fiber.pollUnsafe() === u
 const settled = Effect.repeat(Effect.yieldNow, { times: 20 })
 const throttled = (limit: Limit.Limit): Budget.Options => ({ limit, enforcement: "throttle" })
 
+type Ask = readonly [
+  words: string,
+  ask: (budget: Budget.Budget, amount: number) => Effect.Effect<unknown, unknown, Scope.Scope>
+]
+
 /** Runs an effect in its own scope. Returns its value and an effect that closes the scope. */
 const inScope = <X, E>(effect: Effect.Effect<X, E, Scope.Scope>) =>
   Effect.gen(function* () {
@@ -348,12 +353,7 @@ describe("a request for as much as fits, with 0 as its least amount", () => {
 })
 
 describe("a request that can never fit", () => {
-  const asks: ReadonlyArray<
-    readonly [
-      words: string,
-      ask: (budget: Budget.Budget, amount: number) => Effect.Effect<unknown, unknown, Scope.Scope>
-    ]
-  > = [
+  const asks: ReadonlyArray<Ask> = [
     ["reserve", (budget, amount) => budget.reserve(amount)],
     ["withReservation", (budget, amount) => budget.withReservation(amount, () => Effect.void)],
     ["reserveUpTo", (budget, amount) => budget.reserveUpTo(amount, amount + 5)],
@@ -416,12 +416,7 @@ describe("a wait that has become hopeless", () => {
     ["setLimit to slots lowers", (budget) => budget.setLimit(Limit.concurrency(14))],
     ["setLimit to a rate lowers", (budget) => budget.setLimit(Limit.rate({ amount: 14, per: "1 hour" }))]
   ]
-  const asks: ReadonlyArray<
-    readonly [
-      words: string,
-      ask: (budget: Budget.Budget, amount: number) => Effect.Effect<unknown, unknown, Scope.Scope>
-    ]
-  > = [
+  const asks: ReadonlyArray<Ask> = [
     ["reserve", (budget, amount) => budget.reserve(amount)],
     ["reserveUpTo", (budget, amount) => budget.reserveUpTo(amount, amount + 1)],
     ["reserveTx", (budget, amount) => budget.reserveTx(amount, Effect.void)],

@@ -14,6 +14,13 @@ const open = (limit: Budget.Options["limit"], options: Partial<Budget.Options> =
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 
+/** The `retryAfter` of a request that has timed out, in milliseconds. */
+const retryAfterTimeout = (exit: Parameters<typeof failedBy>[0]): number => {
+  const { reason } = failedBy(exit)
+  assert(reason._tag === "TimedOut")
+  return Duration.toMillis(reason.retryAfter!)
+}
+
 /** Each admits ten units per second. */
 const timed: ReadonlyArray<Limit.Limit> = [
   Limit.rate({ amount: 10, per: "1 second" }),
@@ -371,8 +378,7 @@ describe("a wait that time alone cannot end within its timeout", () => {
         const others = yield* fork(budget.reserve(1))
         const fiber = yield* fork(Effect.exit(Effect.scoped(ask(budget, { timeout: "1 second" }))))
         yield* Effect.yieldNow
-        const { reason } = failedBy(yield* Fiber.join(fiber))
-        assert.strictEqual(reason._tag === "TimedOut" && Duration.toMillis(reason.retryAfter!), 360_000)
+        assert.strictEqual(retryAfterTimeout(yield* Fiber.join(fiber)), 360_000)
         assert.strictEqual(others.pollUnsafe(), undefined)
       })
     )
@@ -383,8 +389,7 @@ describe("a wait that time alone cannot end within its timeout", () => {
       const budget = yield* open(rate, { enforcement: "throttle", timeout: "1 second" })
       const reservation = yield* budget.reserve(4)
       yield* budget.withReservation(6, () => Effect.void)
-      const { reason } = failedBy(yield* Effect.exit(reservation.extend(1)))
-      assert.strictEqual(reason._tag === "TimedOut" && Duration.toMillis(reason.retryAfter!), 360_000)
+      assert.strictEqual(retryAfterTimeout(yield* Effect.exit(reservation.extend(1))), 360_000)
       assert.strictEqual(reservation.amount, 4)
     })
   )
@@ -409,8 +414,7 @@ describe("a wait that time alone cannot end within its timeout", () => {
       assert.strictEqual(within.pollUnsafe(), undefined)
       yield* budget.setLimit(rate)
       yield* Effect.yieldNow
-      const { reason } = failedBy(yield* Fiber.join(within))
-      assert.strictEqual(reason._tag === "TimedOut" && Duration.toMillis(reason.retryAfter!), 360_000)
+      assert.strictEqual(retryAfterTimeout(yield* Fiber.join(within)), 360_000)
       assert.strictEqual(without.pollUnsafe(), undefined)
     })
   )
@@ -429,8 +433,7 @@ describe("a wait that time alone cannot end within its timeout", () => {
       const both = Context.get(services, Both)
       yield* both.withReservation({ fast: 10, slow: 10 }, () => Effect.void)
       const exit = yield* Effect.exit(both.reserve({ fast: 1, slow: 1 }, { timeout: "5 seconds" }))
-      const { reason } = failedBy(exit)
-      assert.strictEqual(reason._tag === "TimedOut" && Duration.toMillis(reason.retryAfter!), 360_000)
+      assert.strictEqual(retryAfterTimeout(exit), 360_000)
       assert.strictEqual((yield* Context.get(services, Fast).snapshot).waiters, 0)
     })
   )

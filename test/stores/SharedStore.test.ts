@@ -49,6 +49,17 @@ conformance({
 class Tokens extends Budget.Service<Tokens>()("shared/Tokens") {}
 class Rows extends BudgetGuard.Service<Rows>()("shared/Rows") {}
 
+/** A guard of 100 over these books. */
+const guardOver = (books: ReferenceBooks.ReferenceBooks) =>
+  Effect.map(
+    Layer.build(
+      Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
+        Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
+      )
+    ),
+    Context.get(Rows)
+  )
+
 /** A process over these books; several can share them. */
 const processOver = (
   books: ReferenceBooks.ReferenceBooks,
@@ -192,12 +203,7 @@ describe("a hold whose process is gone", () => {
   it.effect("of a guard is charged, and the guard goes on with a new one", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
-      const context = yield* Layer.build(
-        Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
-          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
-        )
-      )
-      const rows = Context.get(context, Rows)
+      const rows = yield* guardOver(books)
       assert.isTrue(yield* rows.tryReserve(30))
       books.fault = (operation) => (operation === "renew" ? "away" : undefined)
       yield* adjust("2 minutes")
@@ -215,12 +221,7 @@ describe("a hold whose process is gone", () => {
   it.effect("of a guard that several fibers use is replaced once, and none of them is denied", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
-      const context = yield* Layer.build(
-        Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
-          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
-        )
-      )
-      const rows = Context.get(context, Rows)
+      const rows = yield* guardOver(books)
       assert.isTrue(yield* rows.tryReserve(30))
       books.fault = (operation) => (operation === "renew" ? "away" : undefined)
       yield* adjust("2 minutes")
@@ -652,12 +653,7 @@ describe("a lost answer", () => {
   it.effect("of a guard's release: it is given back once", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
-      const context = yield* Layer.build(
-        Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
-          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
-        )
-      )
-      const rows = Context.get(context, Rows)
+      const rows = yield* guardOver(books)
       yield* rows.tryReserve(50)
       books.fault = lostOnce("reduce")
       yield* rows.release(20)
@@ -886,12 +882,7 @@ describe("opening", () => {
   it.effect("what a guard had out of books that were lost is charged to the new ones", () =>
     Effect.gen(function* () {
       const books = yield* ReferenceBooks.make()
-      const context = yield* Layer.build(
-        Rows.layerStore({ name: "tokens", limit: Limit.capacity(100) }).pipe(
-          Layer.provide(Layer.effect(BudgetStore.BudgetStore, sharedStore(books, {})))
-        )
-      )
-      const rows = Context.get(context, Rows)
+      const rows = yield* guardOver(books)
       yield* rows.tryReserve(30)
       books.lose()
       assert.isTrue(yield* rows.tryReserve(20))

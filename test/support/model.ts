@@ -86,7 +86,7 @@ export class Books {
   now = 0
   readonly rules: Rules
   readonly accounts: Array<Account> = []
-  /** How often time has added to any ledger: while it has not, nobody who waits can be served. */
+  /** How often time has added to any ledger. Without such an addition, the passage of time serves no waiter. */
   protected refills = 0
 
   constructor(rules: Rules) {
@@ -358,7 +358,7 @@ export class Books {
     const change = strategy === "additive" ? most - Limit.maximum(before) : 0
     const available = Math.min(ledger.available + change, ...caps)
     ledger.granted += available - ledger.available
-    // The spending of a bucket is no part of what it owes to a limit that does not refill.
+    // A bucket refills what was spent, so its spending is not owed to a limit that does not refill.
     if (before._tag === "Rate" && after._tag !== "Rate") {
       ledger.spent = Math.max(0, most - ledger.held - available)
       ledger.granted = available + ledger.held + ledger.spent

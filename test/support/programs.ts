@@ -6,7 +6,7 @@ import { Limit } from "../../src/index.ts"
 import { MAX, type Rules, type Strategy } from "./model.ts"
 import type { Random } from "../utils/random.ts"
 
-/** What programs are made of, what of it is compared, and the rules of the model: one record for what an engine can do. */
+/** The operations in the programs, what is compared after each, and the rules of the model. */
 export interface Features extends Rules {
   readonly rates: boolean
   readonly intervals: boolean
